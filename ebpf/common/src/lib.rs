@@ -1,0 +1,2 @@
+#![no_std]
+//! Types that the kernel program and its loader share.

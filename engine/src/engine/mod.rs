@@ -1,0 +1,1 @@
+//! The handle that accepts requests and the loop that drives the steps.

@@ -1,0 +1,18 @@
+//! Carries one step out: a [`StepPlan`] in, a [`StepOutput`] out.
+
+use crate::scheduler::{StepOutput, StepPlan};
+
+/// One thread, one GPU, ranks in threads or ranks across hosts are different executors of the same plan.
+pub trait Executor: Send {
+    /// Runs the forward pass and samples where the plan asks for it.
+    ///
+    /// # Errors
+    /// When the device fails; the engine then fails the step's requests and goes on.
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    #[error("the {device} backend failed: {reason}")]
+    Device { device: &'static str, reason: String },
+}

@@ -1,0 +1,51 @@
+use serde::{Deserialize, Serialize};
+
+use super::SequenceId;
+use crate::{
+    kv::BlockId,
+    sampling::{SampledToken, SamplingParams},
+};
+
+/// One forward pass over a ragged batch: plain data, so that a recorded list of plans replays a bug.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepPlan {
+    /// Counts up from 0.
+    pub step: u64,
+    pub sequences: Vec<ScheduledSequence>,
+}
+
+/// One sequence's share of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScheduledSequence {
+    pub id: SequenceId,
+    /// Tokens to compute; the first stands at position `start`, which is also the number of tokens whose KV is already stored.
+    pub tokens: Vec<u32>,
+    pub start: usize,
+    /// Blocks in order of position; covers at least `start + tokens.len()` positions. Position `p` is stored in slot
+    /// `block_table[p / block_size] * block_size + p % block_size`.
+    pub block_table: Vec<BlockId>,
+    /// Set when the last of `tokens` is the last known one, so that the next is to be sampled: a decode, or the last chunk of a prompt.
+    pub sample: Option<SampleRequest>,
+}
+
+/// What the sampler needs to know of one sequence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleRequest {
+    pub params: SamplingParams,
+    /// Index of the token to be sampled among the sequence's output tokens; random numbers are a function of (seed, position).
+    pub output_position: usize,
+}
+
+/// Tokens that a step sampled, in the order of the plan's sequences that asked for one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepOutput {
+    pub step: u64,
+    pub sampled: Vec<(SequenceId, SampledToken)>,
+}
+
+impl StepPlan {
+    /// Number of tokens of all sequences in the pass.
+    pub fn num_tokens(&self) -> usize {
+        self.sequences.iter().map(|s| s.tokens.len()).sum()
+    }
+}
