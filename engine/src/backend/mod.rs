@@ -171,7 +171,15 @@ pub trait Backend: Send + Sync + 'static {
     );
 
     /// Causal attention of every row's q heads over its sequence's cached positions; `out` is `[tokens, num_heads * head_dim]`.
-    fn paged_attention(&self, batch: &Self::Batch, qkv: &Self::Buffer, attention: &AttentionConfig, kv: &Self::KvCache, layer: usize, out: &mut Self::Buffer);
+    fn paged_attention(
+        &self,
+        batch: &Self::Batch,
+        qkv: &Self::Buffer,
+        attention: &AttentionConfig,
+        kv: &Self::KvCache,
+        layer: usize,
+        out: &mut Self::Buffer,
+    );
 
     /// `out[i] = x[logits_rows[i]]`, plus `delta` at the same rows where given.
     fn gather_logits_rows(&self, batch: &Self::Batch, x: &Self::Buffer, delta: Option<&Self::Buffer>, out: &mut Self::Buffer);

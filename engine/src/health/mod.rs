@@ -1,1 +1,7 @@
-//! health
+//! What is known of the links that carry streams: the engine's own sockets, and the hint server's snapshot of them.
+
+mod connection;
+mod meter;
+
+pub use connection::{Connection, TrackedStream};
+pub use meter::StreamMeter;
