@@ -10,7 +10,7 @@
 //! 8. [`backend`]: fused operations and their kernels
 //! 9. [`sampling`]: logits to tokens
 //!
-//! Beside the path: [`weights`] (checkpoints), [`health`] (what is known of each client's link).
+//! Beside the path: [`weights`] (checkpoints), [`health`] (what is known of each client's link), [`metrics`] (what is counted).
 
 pub mod api;
 pub mod backend;
@@ -20,6 +20,7 @@ pub mod engine;
 pub mod executor;
 pub mod health;
 pub mod kv;
+pub mod metrics;
 pub mod model;
 pub mod sampling;
 pub mod scheduler;
