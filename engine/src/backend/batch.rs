@@ -1,0 +1,52 @@
+//! The ragged batch of one step: which rows belong to which sequence, and where their keys and values go.
+//! Derived from the plan alone, so that every executor and every rank computes the same.
+
+use crate::scheduler::StepPlan;
+
+/// The index arithmetic of one step, derived from the plan alone. All vectors are over the tokens of the batch unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RaggedBatch {
+    pub tokens: Vec<u32>,
+    pub positions: Vec<u32>,
+    /// KV slot that each token writes: block * block_size + offset.
+    pub slots: Vec<u32>,
+    /// Per sequence, plus one: the rows of sequence `i` are `query_start[i]..query_start[i + 1]`.
+    pub query_start: Vec<u32>,
+    /// Per sequence: number of positions with KV after this step's writes.
+    pub context_len: Vec<u32>,
+    /// Block tables of all sequences, one after the other.
+    pub block_tables: Vec<u32>,
+    /// Per sequence, plus one: the table of sequence `i` is `block_tables[table_start[i]..table_start[i + 1]]`.
+    pub table_start: Vec<u32>,
+    /// Rows whose logits are wanted, in the plan's order.
+    pub logits_rows: Vec<u32>,
+}
+
+impl RaggedBatch {
+    pub fn new(plan: &StepPlan, block_size: usize) -> Self {
+        let mut batch = Self { query_start: vec![0], table_start: vec![0], ..Self::default() };
+        for sequence in &plan.sequences {
+            for (i, &token) in sequence.tokens.iter().enumerate() {
+                let position = sequence.start + i;
+                let block = sequence.block_table[position / block_size].0;
+                batch.tokens.push(token);
+                batch.positions.push(position as u32);
+                batch.slots.push(block * block_size as u32 + (position % block_size) as u32);
+            }
+            let end = sequence.start + sequence.tokens.len();
+            let used_blocks = end.div_ceil(block_size);
+            batch.block_tables.extend(sequence.block_table[..used_blocks].iter().map(|b| b.0));
+            batch.table_start.push(batch.block_tables.len() as u32);
+            batch.query_start.push(batch.tokens.len() as u32);
+            batch.context_len.push(end as u32);
+            if sequence.sample.is_some() {
+                batch.logits_rows.push(batch.tokens.len() as u32 - 1);
+            }
+        }
+        batch
+    }
+
+    pub fn num_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+}

@@ -1,0 +1,47 @@
+//! What an operator may choose about the CPU backend.
+//! Everything has a default that suits the machine it runs on.
+
+/// The type that products of bf16 weights are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ComputeType {
+    /// Weights are widened exactly, products and sums are f32.
+    F32,
+    /// Activations are rounded to bf16 where the machine multiplies bf16 natively, sums are f32; elsewhere the same as `F32`.
+    BF16,
+}
+
+/// The type that keys and values are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KvType {
+    F32,
+    BF16,
+}
+
+/// Instruction sets that kernels are written for, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isa {
+    /// AVX-512 F, BW, DQ, VL and BF16.
+    Avx512Bf16,
+    /// AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    Neon,
+    Portable,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuConfig {
+    /// Threads that share each operation, the caller included; 0 takes all available cores.
+    pub threads: usize,
+    pub compute: ComputeType,
+    pub kv_dtype: KvType,
+    /// `None` takes the best that the machine has.
+    pub isa: Option<Isa>,
+}
+
+impl Default for CpuConfig {
+    fn default() -> Self {
+        Self { threads: 0, compute: ComputeType::BF16, kv_dtype: KvType::BF16, isa: None }
+    }
+}

@@ -1,0 +1,98 @@
+//! The trait that model code is written over.
+//! One call is one fused kernel of a GPU; all activations are `[rows, cols]`, one row per token of the ragged batch, row-major.
+
+use super::{AttentionConfig, BackendError, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView};
+use crate::{sampling::SampledToken, scheduler::SampleRequest};
+
+/// A device and its kernels. Model code is written once over this trait.
+///
+/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`]
+/// returns values to the host. Shapes are the caller's duty and are checked by debug assertions.
+pub trait Backend: Send + Sync + 'static {
+    /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
+    type Matrix: Send + Sync;
+    /// A norm's scale or a bias.
+    type Vector: Send + Sync;
+    /// Activations `[rows, cols]`. Storage grows to the largest size seen and is kept.
+    type Buffer: Send;
+    /// Keys and values of all layers.
+    type KvCache: Send;
+    /// A [`RaggedBatch`] where the device can read it.
+    type Batch: Send;
+
+    /// "cpu" or "cuda", for messages.
+    fn name(&self) -> &'static str;
+
+    /// Stacks `parts` by rows into one matrix (q, k and v; gate and up), so that one product computes all of them.
+    ///
+    /// # Errors
+    /// When the parts differ in columns, or their type cannot be used on this device.
+    fn matrix(&self, parts: &[TensorView<'_>]) -> Result<Self::Matrix, BackendError>;
+
+    /// # Errors
+    /// When the type cannot be used on this device.
+    fn vector(&self, parts: &[TensorView<'_>]) -> Result<Self::Vector, BackendError>;
+
+    /// An f32 vector made by the engine itself, such as rotary frequencies.
+    fn vector_f32(&self, values: &[f32]) -> Self::Vector;
+
+    fn buffer(&self) -> Self::Buffer;
+
+    /// # Errors
+    /// When memory is short; the message says how many bytes were asked for.
+    fn kv_cache(&self, layout: KvLayout) -> Result<Self::KvCache, BackendError>;
+
+    /// Bytes that one block takes over all layers.
+    fn kv_block_bytes(&self, layout: KvLayout) -> usize;
+
+    fn batch(&self, batch: RaggedBatch) -> Self::Batch;
+
+    /// `out[t] = table[tokens[t]]`; shape `[tokens, in_features]`.
+    fn embed(&self, batch: &Self::Batch, table: &Self::Matrix, out: &mut Self::Buffer);
+
+    /// `out = x / rms(x) * weight`, row by row.
+    fn rms_norm(&self, x: &Self::Buffer, weight: &Self::Vector, eps: f32, out: &mut Self::Buffer);
+
+    /// `x += delta`, then `out = rms_norm(x)`.
+    fn add_rms_norm(&self, x: &mut Self::Buffer, delta: &Self::Buffer, weight: &Self::Vector, eps: f32, out: &mut Self::Buffer);
+
+    /// `out = x * weight^T + bias`; `[rows, in] -> [rows, out]`.
+    fn linear(&self, x: &Self::Buffer, weight: &Self::Matrix, bias: Option<&Self::Vector>, out: &mut Self::Buffer);
+
+    /// `out = silu(x[.., ..n]) * x[.., n..]` for x of `2n` columns.
+    fn silu_mul(&self, x: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// In place on rows of `[q heads | k heads | v heads]`: RMS norm of each q and k head where a weight is given, then rotary embedding
+    /// (half-split pairs, as in Hugging Face's `rotate_half`), then keys and values are written to the cache at the batch's slots.
+    #[allow(clippy::too_many_arguments)]
+    fn rope_and_write_kv(
+        &self,
+        batch: &Self::Batch,
+        qkv: &mut Self::Buffer,
+        attention: &AttentionConfig,
+        norms: Option<QkNorm<'_, Self::Vector>>,
+        rope: &RopeTable<Self::Vector>,
+        kv: &mut Self::KvCache,
+        layer: usize,
+    );
+
+    /// Causal attention of every row's q heads over its sequence's cached positions; `out` is `[tokens, num_heads * head_dim]`.
+    fn paged_attention(
+        &self,
+        batch: &Self::Batch,
+        qkv: &Self::Buffer,
+        attention: &AttentionConfig,
+        kv: &Self::KvCache,
+        layer: usize,
+        out: &mut Self::Buffer,
+    );
+
+    /// `out[i] = x[logits_rows[i]]`, plus `delta` at the same rows where given.
+    fn gather_logits_rows(&self, batch: &Self::Batch, x: &Self::Buffer, delta: Option<&Self::Buffer>, out: &mut Self::Buffer);
+
+    /// Chooses one token per row of `logits`. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device failed in any operation since the last call.
+    fn sample(&self, logits: &Self::Buffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError>;
+}
