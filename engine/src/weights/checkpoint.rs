@@ -201,7 +201,7 @@ mod tests {
         );
         assert_eq!(
             open_error(|dir| fs::write(dir.join(SINGLE), &shard(&["a"])[..shard(&["a"]).len() - 2]).unwrap()),
-            "DIR/model.safetensors: tensor \"a\" ends at byte 8 of the data, but the file has only 0: it is truncated"
+            "DIR/model.safetensors: tensor \"a\" ends at byte 8 of the data, but the file has only 6: it is truncated"
         );
         assert!(open_error(|dir| fs::write(dir.join(SINGLE), b"").unwrap()).contains("DIR/model.safetensors"));
         assert!(open_error(|dir| fs::create_dir(dir.join(SINGLE)).unwrap()).starts_with("DIR/model.safetensors cannot be read"));
