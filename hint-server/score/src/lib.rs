@@ -4,5 +4,21 @@
 //! [`ConnectionScore`] keeps what has to be remembered between looks; [`aggregate`] weighs connections into one factor.
 
 mod measurement;
+mod tcp_info;
 
+mod loss;
+mod min_rtt;
+mod rate;
+mod smoothing;
+
+#[cfg(test)]
+mod simulated_link;
+
+mod aggregate;
+mod connection;
+
+pub use aggregate::{Activity, aggregate};
+pub use connection::{ConnectionScore, QUEUE_TARGET, Terms};
 pub use measurement::Measurement;
+pub use min_rtt::delay_slack;
+pub use tcp_info::{TcpInfo, parse_tcp_info};

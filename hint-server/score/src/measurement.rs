@@ -23,3 +23,8 @@ pub struct Measurement {
     /// Whether that sample was limited by the application rather than the network; `None` where the probe cannot tell.
     pub app_limited: Option<bool>,
 }
+
+/// By how much a cumulative counter rose. One that fell has wrapped or restarted: that look counts nothing rather than a huge jump.
+pub(crate) fn increase(before: u64, after: u64) -> u64 {
+    after.saturating_sub(before)
+}
