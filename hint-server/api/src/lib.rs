@@ -1,5 +1,18 @@
 //! What the hint server says, as its readers see it: wire types and a subscriber that never blocks.
+//!
+//! [`Subscriber`] follows `GET /hint/stream` of the server that a [`HintUrl`] names and keeps the latest [`HintState`].
 
 mod types;
+mod url;
 
+mod backoff;
+mod sse;
+mod state;
+mod stream;
+
+mod subscriber;
+
+pub use state::HintState;
+pub use subscriber::{STALE_AFTER, Status, Subscriber};
 pub use types::{Connection, Hint, HintEvent, HintMetrics, Source, Terms};
+pub use url::{HintUrl, HintUrlError};
