@@ -1,5 +1,10 @@
 //! Carries one step out: a [`StepPlan`] in, a [`StepOutput`] out.
 
+mod check;
+mod local;
+
+pub use local::{CacheSize, LocalExecutor};
+
 use crate::scheduler::{StepOutput, StepPlan};
 
 /// One thread, one GPU, ranks in threads or ranks across hosts are different executors of the same plan.
@@ -15,4 +20,6 @@ pub trait Executor: Send {
 pub enum ExecutorError {
     #[error("the {device} backend failed: {reason}")]
     Device { device: &'static str, reason: String },
+    #[error("step {step} cannot be executed: {reason}")]
+    Plan { step: u64, reason: String },
 }

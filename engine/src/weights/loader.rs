@@ -52,6 +52,10 @@ impl<'a> Loader<'a> {
         self.checkpoint.contains(name)
     }
 
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
     /// Number of ranks that share the model's matrices.
     pub fn group_size(&self) -> usize {
         self.size

@@ -1,0 +1,64 @@
+use crate::scheduler::StepPlan;
+
+/// What a plan may ask of an executor.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) num_blocks: usize,
+    pub(super) block_size: usize,
+    pub(super) vocab_size: usize,
+    pub(super) max_num_batched_tokens: usize,
+}
+
+impl Limits {
+    /// Kernels index memory by what a plan says, and plans may come from a file or another host: nothing out of range passes here.
+    pub(super) fn check(&self, plan: &StepPlan) -> Result<(), String> {
+        let tokens = plan.num_tokens();
+        if tokens > self.max_num_batched_tokens {
+            return Err(format!("it has {tokens} tokens, more than max_num_batched_tokens, {}", self.max_num_batched_tokens));
+        }
+        for sequence in &plan.sequences {
+            let fail = |reason: String| Err(format!("sequence {} {reason}", sequence.id.0));
+            if sequence.tokens.is_empty() {
+                return fail("has no tokens".into());
+            }
+            if let Some(token) = sequence.tokens.iter().find(|&&t| t as usize >= self.vocab_size) {
+                return fail(format!("has token {token}, outside the vocabulary of {}", self.vocab_size));
+            }
+            let end = sequence.start.saturating_add(sequence.tokens.len());
+            if sequence.block_table.len() < end.div_ceil(self.block_size) {
+                return fail(format!("has {} blocks for {end} positions", sequence.block_table.len()));
+            }
+            if let Some(block) = sequence.block_table.iter().find(|b| b.0 as usize >= self.num_blocks) {
+                return fail(format!("names block {} of {}", block.0, self.num_blocks));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kv::BlockId,
+        scheduler::{ScheduledSequence, SequenceId},
+    };
+
+    #[test]
+    fn refuses_what_would_index_out_of_range() {
+        let limits = Limits { num_blocks: 4, block_size: 16, vocab_size: 100, max_num_batched_tokens: 32 };
+        let check = |tokens: Vec<u32>, start: usize, table: &[u32]| {
+            let block_table = table.iter().copied().map(BlockId).collect();
+            limits.check(&StepPlan {
+                step: 0,
+                sequences: vec![ScheduledSequence { id: SequenceId(7), tokens, start, block_table, sample: None }],
+            })
+        };
+        assert_eq!(check(vec![1; 16], 16, &[3, 0]), Ok(()));
+        assert_eq!(check(vec![1; 33], 0, &[0, 1, 2]), Err("it has 33 tokens, more than max_num_batched_tokens, 32".into()));
+        assert_eq!(check(vec![], 0, &[0]), Err("sequence 7 has no tokens".into()));
+        assert_eq!(check(vec![100], 0, &[0]), Err("sequence 7 has token 100, outside the vocabulary of 100".into()));
+        assert_eq!(check(vec![1], 32, &[0, 1]), Err("sequence 7 has 2 blocks for 33 positions".into()));
+        assert_eq!(check(vec![1], 0, &[4]), Err("sequence 7 names block 4 of 4".into()));
+    }
+}

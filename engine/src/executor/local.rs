@@ -1,0 +1,54 @@
+use super::{Executor, ExecutorError, check::Limits};
+use crate::{
+    backend::{Backend, BackendError, RaggedBatch},
+    model::{Hidden, Model},
+    scheduler::{SampleRequest, StepOutput, StepPlan},
+};
+
+/// How much KV cache an executor holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheSize {
+    pub num_blocks: usize,
+    /// Tokens in a block.
+    pub block_size: usize,
+}
+
+/// A whole model on one device of this process.
+pub struct LocalExecutor<B: Backend> {
+    backend: B,
+    model: Box<dyn Model<B>>,
+    kv: B::KvCache,
+    limits: Limits,
+    // Kept from step to step, so that a steady state allocates nothing of size.
+    hidden: Hidden<B>,
+    logits: B::Buffer,
+}
+
+impl<B: Backend> LocalExecutor<B> {
+    /// Allocates the cache. Plans of more than `max_num_batched_tokens` tokens are refused.
+    ///
+    /// # Errors
+    /// When the device has no room for the cache.
+    pub fn new(backend: B, model: Box<dyn Model<B>>, cache: CacheSize, max_num_batched_tokens: usize) -> Result<Self, BackendError> {
+        let kv = backend.kv_cache(model.kv_layout(cache.num_blocks, cache.block_size))?;
+        let limits =
+            Limits { num_blocks: cache.num_blocks, block_size: cache.block_size, vocab_size: model.vocab_size(), max_num_batched_tokens };
+        Ok(Self { hidden: Hidden::new(&backend), logits: backend.buffer(), backend, model, kv, limits })
+    }
+}
+
+impl<B: Backend> Executor for LocalExecutor<B> {
+    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError> {
+        self.limits.check(plan).map_err(|reason| ExecutorError::Plan { step: plan.step, reason })?;
+        if plan.sequences.is_empty() {
+            return Ok(StepOutput { step: plan.step, sampled: Vec::new() });
+        }
+        let batch = self.backend.batch(RaggedBatch::new(plan, self.limits.block_size));
+        let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = plan.sequences.iter().filter_map(|s| Some((s.id, s.sample.as_ref()?))).unzip();
+        let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
+        self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
+        let tokens = if requests.is_empty() { Ok(Vec::new()) } else { self.backend.sample(&self.logits, &requests) };
+        let tokens = tokens.map_err(|e| ExecutorError::Device { device: self.backend.name(), reason: e.to_string() })?;
+        Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect() })
+    }
+}
