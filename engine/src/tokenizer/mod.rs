@@ -1,1 +1,152 @@
-//! tokenizer
+//! Text to token ids and back, as the model's `tokenizer.json` says, and chats to prompts by the model's template.
+//!
+//! Decoding while tokens arrive never shows half a character and never takes back what was shown.
+
+mod config;
+mod detokenizer;
+mod error;
+mod json;
+mod stop;
+mod template;
+mod token_bytes;
+
+use std::{path::Path, sync::Arc};
+
+pub use detokenizer::Detokenizer;
+pub use error::TokenizerError;
+pub use stop::{StopMatcher, StopStep};
+pub use template::ChatTemplate;
+
+use config::TokenizerConfig;
+use token_bytes::TokenBytes;
+
+/// A model's tokenizer with its special tokens and chat template. Immutable; share it in an [`Arc`].
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Present for byte-level vocabularies, whose tokens are byte strings that simply follow one another.
+    token_bytes: Option<TokenBytes>,
+    chat_template: Option<ChatTemplate>,
+    vocab_size: usize,
+}
+
+impl Tokenizer {
+    /// Reads `tokenizer.json`, and where they are there `tokenizer_config.json` and `chat_template.jinja`.
+    ///
+    /// # Errors
+    /// When the first is missing, or one of them cannot be read or understood; the message names the file.
+    pub fn from_dir(dir: &Path) -> Result<Self, TokenizerError> {
+        let required = dir.join("tokenizer.json");
+        let json = std::fs::read(&required).map_err(|source| TokenizerError::Read { file: required.display().to_string(), source })?;
+        let config = read_optional(&dir.join("tokenizer_config.json"))?;
+        let template = read_optional(&dir.join("chat_template.jinja"))?;
+        Self::build(&json, config.as_deref(), template.as_deref(), &dir.display().to_string())
+    }
+
+    /// The same from bytes in memory.
+    ///
+    /// # Errors
+    /// When one of them cannot be understood; the message names the file that it stands for.
+    pub fn from_bytes(json: &[u8], config: Option<&[u8]>, chat_template: Option<&[u8]>) -> Result<Self, TokenizerError> {
+        Self::build(json, config, chat_template, "")
+    }
+
+    fn build(json: &[u8], config: Option<&[u8]>, chat_template: Option<&[u8]>, dir: &str) -> Result<Self, TokenizerError> {
+        let file = |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+        let mut inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|e| TokenizerError::Corrupt { file: file("tokenizer.json"), reason: e.to_string() })?;
+        // Some files carry the padding of their training runs; a server must see a prompt whole and unpadded.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| TokenizerError::Corrupt { file: file("tokenizer.json"), reason: e.to_string() })?;
+
+        let config = match config {
+            Some(bytes) => TokenizerConfig::parse(bytes, &file("tokenizer_config.json"))?,
+            None => TokenizerConfig::default(),
+        };
+        let template = match chat_template {
+            Some(bytes) => {
+                let name = file("chat_template.jinja");
+                let source =
+                    String::from_utf8(bytes.to_vec()).map_err(|e| TokenizerError::Corrupt { file: name.clone(), reason: e.to_string() })?;
+                Some((source, name))
+            }
+            None => config.default_template().map(|source| (source.to_owned(), file("tokenizer_config.json"))),
+        };
+        let chat_template = template
+            .map(|(source, name)| ChatTemplate::new(&source, config.bos_token.clone(), config.eos_token.clone(), &name))
+            .transpose()?;
+
+        // Ids may have gaps: the size is one past the largest.
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let token_bytes = TokenBytes::for_byte_level(&inner, vocab_size);
+        Ok(Self { inner, token_bytes, chat_template, vocab_size })
+    }
+
+    /// Puts another chat template in the model's place.
+    pub fn with_chat_template(self, template: ChatTemplate) -> Self {
+        Self { chat_template: Some(template), ..self }
+    }
+
+    /// Token ids of `text`; `add_special_tokens` adds what the model expects around a prompt, such as a beginning-of-sequence token.
+    ///
+    /// # Errors
+    /// When the tokenizer's model cannot represent the text.
+    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(|e| TokenizerError::Encode(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Text of `ids`; ids outside the vocabulary add nothing.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TokenizerError> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|e| TokenizerError::Decode(e.to_string()))
+    }
+
+    /// One token's text on its own, special or not, as log-probabilities show it.
+    pub fn token_text(&self, id: u32) -> String {
+        self.decode(&[id], false).unwrap_or_default()
+    }
+
+    /// The bytes behind [`Tokenizer::token_text`]; exact also for tokens that are parts of a character where the vocabulary is byte-level.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        match &self.token_bytes {
+            Some(bytes) => bytes.get(id).to_vec(),
+            None => self.token_text(id).into_bytes(),
+        }
+    }
+
+    /// The token as the vocabulary writes it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// One past the largest id.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+
+    /// Decodes ids one by one.
+    pub fn detokenizer(self: &Arc<Self>, skip_special_tokens: bool) -> Detokenizer {
+        Detokenizer::new(Arc::clone(self), skip_special_tokens)
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+}
+
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(TokenizerError::Read { file: path.display().to_string(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests;
