@@ -12,12 +12,12 @@ pub struct SequenceId(pub u64);
 #[derive(Clone, Debug, PartialEq)]
 pub struct NewSequence {
     pub id: SequenceId,
-    /// At least one token; `prompt.len() + max_tokens` is at most the model's context.
+    /// At least one token, and fewer than the model's context.
     pub prompt: Vec<u32>,
+    /// At least 1.
     pub max_tokens: usize,
-    /// Tokens that end the sequence when sampled (end of sequence, `stop_token_ids`).
+    /// Tokens that end the sequence when sampled: the request's `stop_token_ids`, and the model's end-of-sequence tokens unless it ignores them.
     pub stop_token_ids: Vec<u32>,
-    pub ignore_eos: bool,
     pub sampling: SamplingParams,
     /// Whether tokens go to the client as they come. Work that is not streamed is never paced.
     pub streamed: bool,
@@ -30,7 +30,7 @@ pub struct NewSequence {
 pub enum FinishReason {
     /// A stop token was sampled or a stop string matched.
     Stop,
-    /// `max_tokens` or the model's context was reached.
+    /// `max_tokens`, the model's context or the size of the whole KV cache was reached.
     Length,
     /// The client went away or cancelled.
     Abort,
@@ -47,4 +47,6 @@ pub struct SequenceUpdate {
     pub queued: Option<Duration>,
     /// Number of times the sequence has been preempted so far.
     pub preemptions: u32,
+    /// Whether pacing made the sequence sit steps out since its last token.
+    pub paced: bool,
 }

@@ -1,0 +1,62 @@
+use super::Pacing;
+
+/// The limits that the scheduler keeps. Names and meanings are vLLM's where it has them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulerConfig {
+    /// Tokens of all sequences in one step. At least `max_num_seqs`, or decodes take turns.
+    pub max_num_batched_tokens: usize,
+    /// Sequences that hold KV blocks at a time.
+    pub max_num_seqs: usize,
+    /// Tokens in a KV block.
+    pub block_size: usize,
+    pub num_blocks: usize,
+    /// A sequence ends when its prompt and output together reach this.
+    pub max_model_len: usize,
+    pub pacing: Pacing,
+    /// Sequences that may wait before further ones are refused; `None` sets no bound.
+    pub max_waiting: Option<usize>,
+    /// No stream gets more tokens per second than this (a reading-speed cap); `None` sets no cap.
+    pub stream_rate_cap: Option<f64>,
+}
+
+/// Why a sequence was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    #[error("the prompt has {prompt} tokens, which leaves no room for output in the model's context of {max_model_len} tokens")]
+    ContextLength { prompt: usize, max_model_len: usize },
+    #[error("the prompt has {prompt} tokens, but the whole KV cache holds {capacity}")]
+    KvCacheTooSmall { prompt: usize, capacity: usize },
+    #[error("{max_waiting} requests are waiting already")]
+    QueueFull { max_waiting: usize },
+}
+
+/// A snapshot for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SchedulerStats {
+    /// Sequences that hold KV blocks, paced ones included.
+    pub running: usize,
+    /// Sequences that hold none: not yet started, or preempted.
+    pub waiting: usize,
+    /// Sequences that sat the last step out.
+    pub paced: usize,
+    pub kv_blocks: usize,
+    pub kv_blocks_used: usize,
+    /// Since the start.
+    pub preemptions: u64,
+    pub max_num_batched_tokens: usize,
+    /// What pacing left of `max_num_batched_tokens` in the last step: the rest was withheld and nobody else could use it.
+    pub step_budget: usize,
+    /// Tokens of prompts (or of what a preemption threw away) in the last step.
+    pub prefill_tokens: usize,
+    /// Tokens of sequences that were generating in the last step, one for each.
+    pub decode_tokens: usize,
+}
+
+impl SchedulerStats {
+    /// Share of KV blocks in use, 0..=1.
+    pub fn kv_usage(&self) -> f64 {
+        self.kv_blocks_used as f64 / self.kv_blocks.max(1) as f64
+    }
+}
