@@ -9,7 +9,7 @@ const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     next: Duration,
 }
 
@@ -20,12 +20,12 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = FIRST;
     }
 
     /// The wait before the next attempt: between the half and the whole of the current step.
-    pub(crate) fn next_wait(&mut self) -> Duration {
+    pub fn next_wait(&mut self) -> Duration {
         // The standard library's per-map seed is random enough for jitter.
         let random = RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64;
         self.wait(random)

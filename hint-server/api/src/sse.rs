@@ -3,7 +3,7 @@
 
 /// What the stream held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SseItem {
+pub enum SseItem {
     Event {
         /// `message` where the stream names none.
         event: String,
@@ -15,12 +15,13 @@ pub(crate) enum SseItem {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an event is larger than {limit} bytes")]
-pub(crate) struct TooLarge {
+pub struct TooLarge {
     limit: usize,
 }
 
+/// Collects bytes into items.
 #[derive(Debug)]
-pub(crate) struct SseParser {
+pub struct SseParser {
     /// The line being collected, without its end.
     line: Vec<u8>,
     event: String,
@@ -35,7 +36,7 @@ pub(crate) struct SseParser {
 
 impl SseParser {
     /// No event may hold more than `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self { line: Vec::new(), event: String::new(), data: String::new(), after_cr: false, at_start: true, limit }
     }
 
@@ -43,7 +44,7 @@ impl SseParser {
     ///
     /// # Errors
     /// When an event outgrows the limit.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(SseItem)) -> Result<(), TooLarge> {
+    pub fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(SseItem)) -> Result<(), TooLarge> {
         while let Some(&first) = bytes.first() {
             if std::mem::take(&mut self.after_cr) && first == b'\n' {
                 bytes = &bytes[1..];

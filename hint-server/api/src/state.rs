@@ -17,13 +17,13 @@ pub struct HintState {
 
 impl HintState {
     /// The state that a snapshot describes.
-    pub(crate) fn from_snapshot(event: HintEvent, received_at: Instant) -> Self {
+    pub fn from_snapshot(event: HintEvent, received_at: Instant) -> Self {
         let connections = event.changed.into_iter().map(|connection| (connection.cookie, connection)).collect();
         Self { hint: event.hint, connections: Arc::new(connections), received_at }
     }
 
     /// This state after a change.
-    pub(crate) fn changed(&self, event: HintEvent, received_at: Instant) -> Self {
+    pub fn changed(&self, event: HintEvent, received_at: Instant) -> Self {
         let mut connections = (*self.connections).clone();
         for cookie in &event.removed {
             connections.remove(cookie);
@@ -33,7 +33,7 @@ impl HintState {
     }
 
     /// This state, known to be still true.
-    pub(crate) fn confirmed(&self, received_at: Instant) -> Self {
+    pub fn confirmed(&self, received_at: Instant) -> Self {
         Self { received_at, ..self.clone() }
     }
 }

@@ -25,8 +25,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A snapshot of ten thousand connections is about 4 MB.
 const MAX_EVENT_BYTES: usize = 32 << 20;
 
+/// Why there is no event stream, or no more of it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StreamError {
+pub enum StreamError {
     #[error("{0}")]
     Connect(#[from] io::Error),
     #[error("no answer in time")]
@@ -48,7 +49,7 @@ pub(crate) enum StreamError {
 }
 
 /// An open event stream.
-pub(crate) struct EventStream {
+pub struct EventStream {
     body: Incoming,
     parser: SseParser,
     /// Drives the connection; the stream ends with it.
@@ -62,7 +63,8 @@ impl Drop for EventStream {
 }
 
 impl EventStream {
-    pub(crate) async fn open(url: &HintUrl) -> Result<Self, StreamError> {
+    /// Asks for the stream; the answer's head must come within two seconds.
+    pub async fn open(url: &HintUrl) -> Result<Self, StreamError> {
         match url {
             HintUrl::Http { host, port } => {
                 let stream = timeout(ANSWER_WITHIN, TcpStream::connect((host.as_str(), *port))).await??;
@@ -98,7 +100,7 @@ impl EventStream {
     }
 
     /// What arrived next; never empty-handed for long, since keep-alives count.
-    pub(crate) async fn next(&mut self) -> Result<Vec<SseItem>, StreamError> {
+    pub async fn next(&mut self) -> Result<Vec<SseItem>, StreamError> {
         let mut items = Vec::new();
         while items.is_empty() {
             let frame = timeout(SILENCE, self.body.frame()).await?.ok_or(StreamError::Ended)??;
