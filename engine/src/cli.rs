@@ -1,1 +1,165 @@
-//! cli
+//! The command line: vLLM's flags under vLLM's names, and ours. Parses only; [`crate::config`] gives meaning.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::scheduler::Pacing;
+
+#[derive(Parser, Debug)]
+#[command(name = "tokenflow-engine", version, about = "Network-aware LLM serving engine with an OpenAI-compatible API")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serve a model over HTTP
+    Serve(Box<ServeArgs>),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DTypeArg {
+    /// float32 where the checkpoint is float32, else bfloat16
+    #[default]
+    Auto,
+    Bfloat16,
+    #[value(alias = "float")]
+    Float32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DeviceArg {
+    #[default]
+    Auto,
+    Cpu,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ServeArgs {
+    /// Folder of a Hugging Face model; without one, the demo model inside the binary is served
+    #[arg(value_name = "MODEL")]
+    pub model_positional: Option<PathBuf>,
+    /// The same as the positional MODEL
+    #[arg(long, value_name = "MODEL", conflicts_with = "model_positional")]
+    pub model: Option<PathBuf>,
+    /// Names that requests may use; the first is reported [default: MODEL as given]
+    #[arg(long, num_args = 1.., value_name = "NAME")]
+    pub served_model_name: Vec<String>,
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    #[arg(long, value_enum, default_value_t)]
+    pub dtype: DTypeArg,
+    #[arg(long, value_enum, default_value_t)]
+    pub device: DeviceArg,
+    /// Context length, such as 4096 or 4k [default: the model's]
+    #[arg(long, value_parser = human_count)]
+    pub max_model_len: Option<usize>,
+    /// Most sequences in one step
+    #[arg(long, default_value_t = 256, value_parser = positive)]
+    pub max_num_seqs: usize,
+    /// Most tokens of all requests in one forward pass
+    #[arg(long, default_value_t = 2048, value_parser = positive)]
+    pub max_num_batched_tokens: usize,
+    /// Tokens in a KV block
+    #[arg(long, default_value_t = 16, value_parser = positive)]
+    pub block_size: usize,
+    /// Number of KV blocks, instead of deriving it from memory
+    #[arg(long, value_parser = positive)]
+    pub num_gpu_blocks_override: Option<usize>,
+    /// Bytes for the KV cache, such as 512m or 4g [default: at most 4g, at most half of the free memory]
+    #[arg(long, value_parser = human_count)]
+    pub kv_cache_memory_bytes: Option<usize>,
+    /// Worker threads of the CPU backend [default: the cores available]
+    #[arg(long, value_parser = positive)]
+    pub threads: Option<usize>,
+    /// Seed for requests that bring none
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    #[arg(long, default_value_t = 20)]
+    pub max_logprobs: u32,
+    /// Chat template: a file, or the template itself [default: the model's]
+    #[arg(long)]
+    pub chat_template: Option<String>,
+    /// Where sampling defaults come from: auto (the model's generation_config.json), or vllm (none)
+    #[arg(long, default_value = "auto")]
+    pub generation_config: String,
+    /// Hint server: http://HOST:PORT, unix:PATH or none
+    #[arg(long, env = "TOKENFLOW_HINT_URL")]
+    pub hint_url: Option<String>,
+    /// What the health of the clients' links does to the step budget
+    #[arg(long, value_enum, default_value_t)]
+    pub pacing: Pacing,
+    /// Most tokens per second of any one stream, such as a reading speed [default: no limit]
+    #[arg(long, value_parser = positive_rate)]
+    pub max_stream_rate: Option<f64>,
+    /// Seconds that SIGTERM waits for running requests
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub shutdown_timeout: Duration,
+    /// Lines of JSON instead of text
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("must be a whole number above 0".to_owned()),
+    }
+}
+
+fn positive_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n > 0.0 && n.is_finite() => Ok(n),
+        _ => Err("must be a number above 0".to_owned()),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse().ok().and_then(|s| Duration::try_from_secs_f64(s).ok()).ok_or_else(|| "must be a number of seconds, 0 or more".to_owned())
+}
+
+/// vLLM's rule: a lower-case suffix counts by 1000, an upper-case one by 1024.
+fn human_count(text: &str) -> Result<usize, String> {
+    let error = || format!("'{text}' is not a count such as 4096, 4k or 4K");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "K" => 1024.0,
+        "M" => 1024.0 * 1024.0,
+        "G" => 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(error()),
+    };
+    let number: f64 = digits.parse().map_err(|_| error())?;
+    let count = number * factor;
+    if (1.0..1e15).contains(&count) { Ok(count as usize) } else { Err(error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn counts_follow_vllms_suffixes() {
+        assert_eq!(human_count("4096"), Ok(4096));
+        assert_eq!(human_count("4k"), Ok(4000));
+        assert_eq!(human_count("4K"), Ok(4096));
+        assert_eq!(human_count("1.5k"), Ok(1500));
+        for bad in ["", "k", "-1", "4x", "0", "1e99", "nan"] {
+            assert!(human_count(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,5 +1,11 @@
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::CommandSender;
 use crate::{
     health::StreamMeter,
     sampling::{SampledToken, SamplingParams},
@@ -66,67 +72,79 @@ pub enum EngineError {
     /// 500: the step that this request was part of failed.
     #[error("The request failed in the engine: {0}")]
     Step(String),
-    /// 400.
+    /// 400: the request can never run here.
     #[error("{0}")]
     TooLong(String),
 }
 
 /// The tokens of one request as they are made. Dropping it cancels the request, which frees its blocks within one step.
 pub struct Generation {
-    pub(super) id: SequenceId,
-    pub(super) tokens: tokio::sync::mpsc::UnboundedReceiver<Result<StepToken, EngineError>>,
-    pub(super) meter: Option<Arc<StreamMeter>>,
-    pub(super) cancel: CancelOnDrop,
+    id: SequenceId,
+    tokens: UnboundedReceiver<Result<StepToken, EngineError>>,
+    meter: Option<Arc<StreamMeter>>,
+    commands: CommandSender,
+    ended: bool,
 }
 
 impl Generation {
+    pub(super) fn new(
+        id: SequenceId,
+        tokens: UnboundedReceiver<Result<StepToken, EngineError>>,
+        meter: Option<Arc<StreamMeter>>,
+        commands: CommandSender,
+    ) -> Self {
+        Self { id, tokens, meter, commands, ended: false }
+    }
+
     pub fn id(&self) -> SequenceId {
         self.id
     }
 
-    /// The next token; `None` after the one that carried a finish reason.
+    /// The next token; `None` after the one that carried a finish reason, and after an error.
     ///
     /// # Errors
-    /// When the engine failed; nothing follows.
+    /// When the engine failed or stopped before the request was finished; nothing follows.
     pub async fn next(&mut self) -> Option<Result<StepToken, EngineError>> {
-        let next = self.tokens.recv().await;
-        self.received(&next);
-        next
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Generation::next`], for use inside a stream.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<StepToken, EngineError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        self.tokens.poll_recv(cx).map(|next| {
+            let next = next.unwrap_or_else(|| Err(EngineError::Stopped(super::LOOP_ENDED.to_owned())));
+            Some(self.taken(next))
+        })
     }
 
     /// A token that is there already, so that a slow client's backlog goes out in one chunk.
     pub fn try_next(&mut self) -> Option<Result<StepToken, EngineError>> {
-        let next = self.tokens.try_recv().ok();
-        self.received(&next);
+        if self.ended {
+            return None;
+        }
+        self.tokens.try_recv().ok().map(|next| self.taken(next))
+    }
+
+    fn taken(&mut self, next: Result<StepToken, EngineError>) -> Result<StepToken, EngineError> {
+        match &next {
+            Ok(token) => {
+                self.ended = token.finish.is_some();
+                if let Some(meter) = &self.meter {
+                    meter.token_taken();
+                }
+            }
+            Err(_) => self.ended = true,
+        }
         next
     }
-
-    fn received(&mut self, next: &Option<Result<StepToken, EngineError>>) {
-        if let (Some(Ok(token)), Some(meter)) = (next, &self.meter) {
-            meter.token_taken();
-            if token.finish.is_some() {
-                self.cancel.disarm();
-            }
-        }
-    }
 }
 
-/// Tells the engine's loop that nobody wants the rest.
-pub(super) struct CancelOnDrop {
-    pub(super) id: SequenceId,
-    pub(super) commands: Option<super::CommandSender>,
-}
-
-impl CancelOnDrop {
-    fn disarm(&mut self) {
-        self.commands = None;
-    }
-}
-
-impl Drop for CancelOnDrop {
+impl Drop for Generation {
     fn drop(&mut self) {
-        if let Some(commands) = self.commands.take() {
-            commands.cancel(self.id);
+        if !self.ended {
+            self.commands.cancel(self.id);
         }
     }
 }

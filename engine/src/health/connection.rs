@@ -8,12 +8,17 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
+use parking_lot::Mutex;
+use tokenflow_score::parse_tcp_info;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+
+use super::local::{LocalHealth, LocalProbe};
 
 /// One accepted connection, as pacing sees it.
 ///
@@ -27,6 +32,8 @@ pub struct Connection {
     socket: OwnedFd,
     /// Bytes that the HTTP layer wanted to write and the socket did not take.
     refused_bytes: AtomicU64,
+    /// Kept with the connection, not with a request: the next request on it starts with what is known.
+    probe: Mutex<LocalProbe>,
 }
 
 impl Connection {
@@ -38,6 +45,7 @@ impl Connection {
             local: stream.local_addr()?,
             socket,
             refused_bytes: AtomicU64::new(0),
+            probe: Mutex::default(),
         })
     }
 
@@ -51,8 +59,13 @@ impl Connection {
         queued + self.refused_bytes.load(Ordering::Relaxed)
     }
 
-    /// The kernel's `struct tcp_info` of this socket, as many bytes of it as the kernel knows.
-    pub fn tcp_info(&self) -> Option<Vec<u8>> {
+    /// This engine's own opinion of the link, for when no hint server has one. `now` is on the engine's clock.
+    pub fn local_health(&self, now: Duration) -> LocalHealth {
+        self.probe.lock().health(now, || Some((parse_tcp_info(&self.tcp_info()?)?, self.undelivered_bytes())))
+    }
+
+    /// The kernel's `struct tcp_info` (linux/tcp.h) of this socket, as many bytes of it as the kernel knows.
+    fn tcp_info(&self) -> Option<Vec<u8>> {
         let mut info = vec![0u8; 512];
         let mut length = info.len() as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes and stores how many it wrote.

@@ -44,15 +44,14 @@ impl StreamMeter {
         self.bytes_sent.fetch_add(bytes, Relaxed);
     }
 
-    /// Bytes handed to the HTTP layer so far.
-    pub fn bytes_sent(&self) -> u64 {
-        self.bytes_sent.load(Relaxed)
+    /// Output made so far, in bytes: what was handed to the HTTP layer, and an estimate of what waits for it.
+    pub fn produced_bytes(&self) -> u64 {
+        self.bytes_sent.load(Relaxed) + self.tokens_waiting.load(Relaxed) * self.chunk_bytes()
     }
 
     /// Mean bytes on the wire per token.
     pub fn chunk_bytes(&self) -> u64 {
-        let tokens = self.tokens_sent.load(Relaxed);
-        if tokens == 0 { TYPICAL_CHUNK_BYTES } else { (self.bytes_sent.load(Relaxed) / tokens).max(1) }
+        self.bytes_sent.load(Relaxed).checked_div(self.tokens_sent.load(Relaxed)).map_or(TYPICAL_CHUNK_BYTES, |bytes| bytes.max(1))
     }
 
     /// Output that the client has not acknowledged, in bytes: tokens that wait for the response, and what the connection holds.

@@ -91,6 +91,12 @@ impl Checkpoint {
         self.tensors.values().map(|(_, info)| info.bytes.len()).sum()
     }
 
+    /// Whether most of the bytes are float32.
+    pub fn is_float32(&self) -> bool {
+        let float32: usize = self.tensors.values().filter(|(_, info)| info.dtype == "F32").map(|(_, info)| info.bytes.len()).sum();
+        float32 * 2 > self.num_bytes()
+    }
+
     /// The tensor's file, description and bytes.
     pub(super) fn get(&self, tensor: &str) -> Result<(&str, &TensorInfo, &[u8]), WeightsError> {
         let Some((file, info)) = self.tensors.get(tensor) else {

@@ -1,0 +1,170 @@
+use std::{path::Path, sync::Arc, time::Instant};
+
+use tokenflow_hint_api::Subscriber;
+
+use super::{Engine, EngineInfo};
+use crate::{
+    backend::{
+        Backend, BackendError, KvLayout,
+        cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
+    },
+    cli::DTypeArg,
+    config::{EngineConfig, ModelSource},
+    executor::{CacheSize, LocalExecutor},
+    health::Links,
+    metrics::EngineMetrics,
+    model::{self, GenerationDefaults, ModelConfig},
+    scheduler::{Scheduler, SchedulerConfig},
+    tokenizer::{Tokenizer, TokenizerError},
+    weights::{Checkpoint, Loader, WeightsError},
+};
+
+/// Most memory that the KV cache takes unless told otherwise, as vLLM's CPU backend.
+const DEFAULT_KV_BYTES: usize = 4 << 30;
+
+/// Files of the model inside the binary.
+mod demo {
+    pub(super) const CONFIG: &[u8] = include_bytes!("../../demo-model/config.json");
+    pub(super) const GENERATION_CONFIG: &[u8] = include_bytes!("../../demo-model/generation_config.json");
+    pub(super) const WEIGHTS: &[u8] = include_bytes!("../../demo-model/model.safetensors");
+    pub(super) const TOKENIZER: &[u8] = include_bytes!("../../demo-model/tokenizer.json");
+    pub(super) const TOKENIZER_CONFIG: &[u8] = include_bytes!("../../demo-model/tokenizer_config.json");
+}
+
+/// Why a model cannot be served; one sentence that names the file, the field or the flag.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Model(#[from] model::LoadError),
+    #[error(transparent)]
+    Config(#[from] model::ConfigError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    #[error("--max-model-len {asked} is more than the model's max_position_embeddings, {limit}")]
+    MaxModelLen { asked: usize, limit: usize },
+    #[error("the KV cache of {tokens} tokens holds no sequence; raise --kv-cache-memory-bytes or --num-gpu-blocks-override")]
+    NoKvCache { tokens: usize },
+    #[error("cannot start the engine's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A model in memory with everything that is fixed before requests come.
+pub struct LoadedModel {
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's own sampling defaults (`generation_config.json`).
+    pub generation: GenerationDefaults,
+    pub info: EngineInfo,
+    executor: LocalExecutor<CpuBackend>,
+    scheduler: SchedulerConfig,
+}
+
+impl LoadedModel {
+    /// Reads the model, places its weights on the device and allocates the KV cache.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, or memory is short.
+    pub fn load(config: &EngineConfig) -> Result<Self, LoadError> {
+        let began = Instant::now();
+        let (model_config, checkpoint, tokenizer) = match &config.model {
+            ModelSource::Folder(folder) => open_folder(folder)?,
+            ModelSource::Demo => open_demo()?,
+        };
+        let float32 = match config.dtype {
+            DTypeArg::Auto => checkpoint.is_float32(),
+            DTypeArg::Float32 => true,
+            DTypeArg::Bfloat16 => false,
+        };
+        let (compute, kv_dtype) = if float32 { (ComputeType::F32, KvType::F32) } else { (ComputeType::BF16, KvType::BF16) };
+        let backend = CpuBackend::new(CpuConfig { threads: config.threads, compute, kv_dtype, isa: None })?;
+        let model = model::load(&model_config, Loader::new(&checkpoint), &backend, 0..model_config.num_layers)?;
+
+        let max_model_len = max_model_len(config, &model_config)?;
+        let num_blocks = num_blocks(config, &backend, model.kv_layout(1, config.block_size), max_model_len)?;
+        let cache = CacheSize { num_blocks, block_size: config.block_size };
+        let info = EngineInfo {
+            max_model_len,
+            vocab_size: model_config.vocab_size,
+            block_size: config.block_size,
+            num_blocks,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            max_num_seqs: config.max_num_seqs,
+            eos_token_ids: model_config.eos_token_ids.clone(),
+            max_logprobs: config.max_logprobs,
+        };
+        let scheduler = SchedulerConfig {
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            max_num_seqs: config.max_num_seqs,
+            block_size: config.block_size,
+            num_blocks,
+            max_model_len,
+            pacing: config.pacing,
+            max_waiting: None,
+            stream_rate_cap: config.max_stream_rate,
+        };
+        let kv_bytes = num_blocks * backend.kv_block_bytes(model.kv_layout(1, config.block_size));
+        tracing::info!(
+            architecture = model_config.architecture,
+            dtype = if float32 { "float32" } else { "bfloat16" },
+            weights_mib = checkpoint.num_bytes() >> 20,
+            kv_blocks = num_blocks,
+            kv_mib = kv_bytes >> 20,
+            max_model_len,
+            concurrency_at_full_length = num_blocks * config.block_size / max_model_len,
+            threads = config.threads,
+            seconds = began.elapsed().as_secs_f32(),
+            "model loaded"
+        );
+        let executor = LocalExecutor::new(backend, model, cache, config.max_num_batched_tokens)?;
+        Ok(Self { tokenizer: Arc::new(tokenizer), generation: model_config.generation, info, executor, scheduler })
+    }
+
+    /// Starts serving it, following the hint server at the config's URL. Call on a tokio runtime.
+    ///
+    /// # Errors
+    /// When the engine's thread cannot be started.
+    pub fn start(self, config: &EngineConfig, metrics: Arc<EngineMetrics>) -> Result<Engine, LoadError> {
+        let links = Links::new(Subscriber::spawn(config.hint_url.clone()));
+        Ok(Engine::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics)?)
+    }
+}
+
+fn open_folder(folder: &Path) -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {
+    Ok((ModelConfig::open(folder)?, Checkpoint::open(folder)?, Tokenizer::from_dir(folder)?))
+}
+
+fn open_demo() -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {
+    let config = ModelConfig::parse(demo::CONFIG, Some(demo::GENERATION_CONFIG))?;
+    let checkpoint = Checkpoint::embedded("the demo model", demo::WEIGHTS)?;
+    let tokenizer = Tokenizer::from_bytes(demo::TOKENIZER, Some(demo::TOKENIZER_CONFIG), None)?;
+    Ok((config, checkpoint, tokenizer))
+}
+
+fn max_model_len(config: &EngineConfig, model: &ModelConfig) -> Result<usize, LoadError> {
+    let limit = model.max_position_embeddings;
+    match config.max_model_len {
+        Some(asked) if asked > limit => Err(LoadError::MaxModelLen { asked, limit }),
+        asked => Ok(asked.unwrap_or(limit)),
+    }
+}
+
+/// As many blocks as can ever be used, within the memory that the cache may take.
+fn num_blocks(config: &EngineConfig, backend: &CpuBackend, layout: KvLayout, max_model_len: usize) -> Result<usize, LoadError> {
+    let usable = config.max_num_seqs.saturating_mul(max_model_len.div_ceil(config.block_size));
+    let bytes = config.kv_cache_memory_bytes.unwrap_or_else(|| DEFAULT_KV_BYTES.min(available_memory() / 2));
+    let num_blocks = config.num_blocks.unwrap_or_else(|| usable.min(bytes / backend.kv_block_bytes(layout)));
+    if num_blocks == 0 {
+        return Err(LoadError::NoKvCache { tokens: 0 });
+    }
+    Ok(num_blocks)
+}
+
+/// Memory that programs can still have, bytes (`MemAvailable` of proc(5)).
+fn available_memory() -> usize {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<usize>().ok());
+    kib.map_or(usize::MAX, |kib| kib << 10)
+}

@@ -1,0 +1,258 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{EngineError, LinkState, RateMeter, StepToken};
+use crate::{
+    executor::Executor,
+    health::{Links, StreamMeter},
+    metrics::{EngineMetrics, RequestStats, StepStats},
+    scheduler::{FinishReason, Network, NewSequence, Scheduler, SequenceId, SequenceUpdate, StepPlan},
+};
+
+pub(super) enum Command {
+    Submit(Box<NewSequence>, Box<Live>),
+    Cancel(SequenceId),
+    /// Ends every request with an error that carries the reason; the loop goes on.
+    AbortAll(EngineError),
+}
+
+/// A request on its way through the loop.
+pub(super) struct Live {
+    pub(super) tokens: UnboundedSender<Result<StepToken, EngineError>>,
+    pub(super) meter: Option<Arc<StreamMeter>>,
+    pub(super) prompt_tokens: usize,
+    pub(super) arrival: Duration,
+    pub(super) progress: Progress,
+}
+
+/// What a request has had so far, for its tokens' link state and its metrics.
+#[derive(Default)]
+pub(super) struct Progress {
+    queued: Duration,
+    preemptions: u32,
+    first_token_at: Option<Duration>,
+    last_token_at: Option<Duration>,
+    output_tokens: usize,
+    /// Whether it sat out a step since its last token.
+    paced: bool,
+    rate: RateMeter,
+}
+
+/// Plans, executes and hands tokens out until every [`super::Engine`] handle is gone.
+pub(super) struct Loop {
+    pub(super) scheduler: Scheduler,
+    pub(super) executor: Box<dyn Executor>,
+    pub(super) links: Links,
+    pub(super) live: HashMap<SequenceId, Live>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) metrics: Arc<EngineMetrics>,
+    pub(super) epoch: Instant,
+    /// Read at scrapes, from other threads: the bits of an `f64`.
+    pub(super) health_factor: Arc<AtomicU64>,
+    /// Since the last report.
+    pub(super) prompt_tokens: usize,
+    pub(super) generation_tokens: usize,
+    /// As of the last report.
+    pub(super) preemptions: u64,
+}
+
+impl Live {
+    fn finished(&self, reason: FinishReason, now: Duration) -> RequestStats {
+        let first = self.progress.first_token_at.unwrap_or(now);
+        let e2e = now.saturating_sub(self.arrival);
+        RequestStats {
+            reason,
+            prompt_tokens: self.prompt_tokens,
+            output_tokens: self.progress.output_tokens,
+            e2e,
+            queued: self.progress.queued,
+            prefill: first.saturating_sub(self.arrival + self.progress.queued),
+            decode: now.saturating_sub(first),
+            preemptions: self.progress.preemptions,
+        }
+    }
+}
+
+impl Loop {
+    pub(super) fn run(mut self) {
+        while self.take_commands() {
+            let now = self.epoch.elapsed();
+            self.links.refresh(now);
+            let plan = self.scheduler.plan(now, &self.links);
+            self.note_pacing();
+            let connected = match plan {
+                Some(plan) => {
+                    self.step(&plan);
+                    true
+                }
+                None => self.wait(),
+            };
+            if !connected {
+                return;
+            }
+        }
+    }
+
+    /// Takes what has arrived. False when every handle is gone.
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.handle(command),
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// Nothing can run: waits for a command, or until paced streams are to be looked at again. False when every handle is gone.
+    fn wait(&mut self) -> bool {
+        self.report(Duration::ZERO);
+        let now = self.epoch.elapsed();
+        let received = match self.scheduler.next_wakeup(now) {
+            Some(at) => self.commands.recv_timeout(at.saturating_sub(now)),
+            None if self.scheduler.is_empty() => self.commands.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+            None => self.commands.recv_timeout(RETRY_INTERVAL),
+        };
+        match received {
+            Ok(command) => self.handle(command),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return false,
+        }
+        true
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Submit(sequence, live) => {
+                let id = sequence.id;
+                if let Err(error) = self.scheduler.add(*sequence) {
+                    let _ = live.tokens.send(Err(EngineError::TooLong(error.to_string())));
+                    return;
+                }
+                if let Some(meter) = &live.meter {
+                    self.links.open(id, meter.clone());
+                }
+                self.live.insert(id, *live);
+            }
+            Command::Cancel(id) => {
+                if self.scheduler.cancel(id) {
+                    self.close(id, FinishReason::Abort);
+                }
+            }
+            Command::AbortAll(error) => self.abort_all(&error),
+        }
+    }
+
+    fn step(&mut self, plan: &StepPlan) {
+        let began = Instant::now();
+        match self.executor.execute(plan) {
+            Ok(output) => {
+                let now = self.epoch.elapsed();
+                self.generation_tokens += output.sampled.len();
+                for update in self.scheduler.apply(plan, output, now) {
+                    self.hand_out(update, now);
+                }
+            }
+            Err(error) => {
+                tracing::error!(step = plan.step, %error, "step failed; its requests end with an error");
+                let reason = EngineError::Step(error.to_string());
+                for id in self.scheduler.fail_step() {
+                    self.fail(id, &reason);
+                }
+            }
+        }
+        self.report(began.elapsed());
+    }
+
+    fn abort_all(&mut self, error: &EngineError) {
+        for id in self.scheduler.abort_all() {
+            self.fail(id, error);
+        }
+    }
+
+    fn fail(&mut self, id: SequenceId, error: &EngineError) {
+        self.links.close(id);
+        if let Some(live) = self.live.remove(&id) {
+            let _ = live.tokens.send(Err(error.clone()));
+            self.metrics.failed();
+        }
+    }
+
+    fn hand_out(&mut self, update: SequenceUpdate, now: Duration) {
+        let health = self.links.health(update.id);
+        let Some(live) = self.live.get_mut(&update.id) else { return };
+        let progress = &mut live.progress;
+        if let Some(queued) = update.queued {
+            progress.queued = queued;
+        }
+        match progress.last_token_at {
+            None => {
+                progress.first_token_at = Some(now);
+                self.prompt_tokens += live.prompt_tokens;
+                self.metrics.first_token(now.saturating_sub(live.arrival));
+            }
+            Some(last) => self.metrics.inter_token(now.saturating_sub(last)),
+        }
+        progress.last_token_at = Some(now);
+        progress.output_tokens += 1;
+        let rate = progress.rate.count(now);
+        let link = LinkState { health, rate, paced: std::mem::take(&mut progress.paced) };
+        if let Some(meter) = &live.meter {
+            meter.token_made();
+        }
+        // A receiver that is gone has sent a cancel.
+        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link }));
+        if let Some(reason) = update.finish {
+            live.progress.preemptions = update.preemptions;
+            self.close(update.id, reason);
+        }
+    }
+
+    fn close(&mut self, id: SequenceId, reason: FinishReason) {
+        self.links.close(id);
+        let Some(live) = self.live.remove(&id) else { return };
+        let now = self.epoch.elapsed();
+        self.metrics.finished(&live.finished(reason, now));
+    }
+
+    /// Remembers which streams sat this step out, for their next token's link state.
+    fn note_pacing(&mut self) {
+        for (&id, live) in &mut self.live {
+            live.progress.paced |= live.meter.is_some() && self.scheduler.is_paced(id);
+        }
+    }
+
+    fn report(&mut self, took: Duration) {
+        let stats = self.scheduler.stats();
+        let computed_tokens = stats.prefill_tokens + stats.decode_tokens;
+        self.metrics.step(
+            &StepStats {
+                running: stats.running,
+                waiting: stats.waiting,
+                kv_cache_usage: stats.kv_usage(),
+                paced: stats.paced,
+                token_budget: stats.step_budget,
+                computed_tokens: if took.is_zero() { 0 } else { computed_tokens },
+                prompt_tokens: std::mem::take(&mut self.prompt_tokens),
+                generation_tokens: std::mem::take(&mut self.generation_tokens),
+                preemptions: (stats.preemptions - self.preemptions) as usize,
+                ..StepStats::default()
+            },
+            took,
+        );
+        self.preemptions = stats.preemptions;
+        self.health_factor.store(self.links.health_factor().to_bits(), Relaxed);
+    }
+}
+
+/// When to try again if sequences are there and none could be planned, without a reason to wait for.
+const RETRY_INTERVAL: Duration = Duration::from_millis(5);

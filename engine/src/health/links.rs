@@ -1,0 +1,158 @@
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokenflow_hint_api::{HintState, Source, Subscriber};
+use tokenflow_score::aggregate;
+
+use super::StreamMeter;
+use crate::{
+    metrics::HintStatus,
+    scheduler::{Network, SequenceId, StreamSignal},
+};
+
+/// A stream's send queue is looked at again after this long, or after [`LOOK_BYTES`] more output, whichever is first.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOOK_BYTES: u64 = 2048;
+
+/// A stream with more than this undelivered may be waiting for credit: its queue is looked at in every step.
+const BUSY_BYTES: u64 = 512;
+
+/// Links of the streams that are running: the hint server's word where it is fresh, else the engine's own TCP_INFO (`local`).
+///
+/// Owned by the engine's thread. Nothing here waits: hints are a snapshot, sockets are asked by system calls that do not block.
+pub struct Links {
+    hints: Arc<Subscriber>,
+    /// The hint server's state for the step being planned; `None` when it is stale or unreachable.
+    snapshot: Option<Arc<HintState>>,
+    streams: HashMap<SequenceId, Link>,
+    now: Duration,
+}
+
+/// What is remembered about one stream's link between looks.
+struct Link {
+    meter: Arc<StreamMeter>,
+    queue: Cell<QueueLook>,
+}
+
+/// The send queue at the last look, and how much the stream had produced by then.
+#[derive(Clone, Copy)]
+struct QueueLook {
+    at: Duration,
+    undelivered_bytes: u64,
+    produced_bytes: u64,
+}
+
+impl Links {
+    pub fn new(hints: Subscriber) -> Self {
+        Self { hints: Arc::new(hints), snapshot: None, streams: HashMap::new(), now: Duration::ZERO }
+    }
+
+    pub fn open(&mut self, id: SequenceId, meter: Arc<StreamMeter>) {
+        let queue = Cell::new(QueueLook { at: self.now, undelivered_bytes: 0, produced_bytes: meter.produced_bytes() });
+        self.streams.insert(id, Link { meter, queue });
+    }
+
+    pub fn close(&mut self, id: SequenceId) {
+        self.streams.remove(&id);
+    }
+
+    /// Takes the hint server's latest snapshot; called once before each plan.
+    pub fn refresh(&mut self, now: Duration) {
+        self.now = now;
+        self.snapshot = self.hints.snapshot();
+    }
+
+    /// Where the health factor comes from at the moment.
+    pub fn source(&self) -> Source {
+        match &self.snapshot {
+            Some(state) => state.hint.source,
+            None if self.streams.is_empty() => Source::None,
+            None => Source::Local,
+        }
+    }
+
+    /// How the hint server stands, for whoever asks from another thread; `health_factor` holds the bits of the one in use.
+    pub fn status(&self, health_factor: Arc<AtomicU64>) -> impl Fn() -> HintStatus + Send + Sync + 'static {
+        let hints = self.hints.clone();
+        move || {
+            let state = hints.snapshot();
+            HintStatus {
+                health_factor: f64::from_bits(health_factor.load(Relaxed)),
+                age: state.as_ref().map(|state| state.received_at.elapsed()),
+                connected: state.is_some(),
+            }
+        }
+    }
+
+    pub fn health(&self, id: SequenceId) -> f64 {
+        self.streams.get(&id).map_or(1.0, |link| self.view(link).health)
+    }
+
+    fn view(&self, link: &Link) -> LinkView {
+        let known = self.snapshot.as_ref().and_then(|state| state.connections.get(&link.meter.connection().cookie));
+        if let Some(connection) = known {
+            return LinkView {
+                health: connection.health,
+                min_rtt_us: connection.min_rtt_us,
+                delivery_rate: connection.token_rate.map(|_| connection.delivery_rate_bytes_per_s as f64),
+            };
+        }
+        let local = link.meter.connection().local_health(self.now);
+        LinkView { health: local.health, min_rtt_us: local.min_rtt_us, delivery_rate: local.delivery_rate }
+    }
+}
+
+/// One link as either source tells it.
+struct LinkView {
+    health: f64,
+    min_rtt_us: u32,
+    /// Bytes/s; known only while the network is the limit.
+    delivery_rate: Option<f64>,
+}
+
+impl Link {
+    /// Undelivered bytes: looked up when it may matter, else bounded from above by what was produced since.
+    fn undelivered_bytes(&self, now: Duration) -> u64 {
+        let last = self.queue.get();
+        let produced_bytes = self.meter.produced_bytes();
+        let since = produced_bytes.saturating_sub(last.produced_bytes);
+        let bound = last.undelivered_bytes + since;
+        if last.undelivered_bytes <= BUSY_BYTES && since < LOOK_BYTES && now < last.at + LOOK_INTERVAL {
+            return bound;
+        }
+        let undelivered_bytes = self.meter.undelivered_bytes();
+        self.queue.set(QueueLook { at: now, undelivered_bytes, produced_bytes });
+        undelivered_bytes
+    }
+}
+
+impl Network for Links {
+    fn health_factor(&self) -> f64 {
+        if let Some(state) = &self.snapshot {
+            return state.hint.health_factor;
+        }
+        aggregate(self.streams.values().map(|link| {
+            let local = link.meter.connection().local_health(self.now);
+            (local.health, local.activity_bytes)
+        }))
+    }
+
+    fn stream(&self, id: SequenceId) -> Option<StreamSignal> {
+        let link = self.streams.get(&id)?;
+        let view = self.view(link);
+        Some(StreamSignal {
+            health: view.health,
+            undelivered_bytes: link.undelivered_bytes(self.now),
+            delivery_rate_bytes_per_s: view.delivery_rate,
+            min_rtt_us: (view.min_rtt_us > 0).then_some(view.min_rtt_us),
+            chunk_bytes: link.meter.chunk_bytes() as u32,
+        })
+    }
+}
