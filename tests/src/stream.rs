@@ -1,0 +1,157 @@
+//! One token stream read by a client host of the testbed, and what arrived when.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::{http, netns::Namespace};
+
+/// A chunk as it arrived.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    pub at: Instant,
+    pub tokens: usize,
+    pub text: String,
+    /// From the chunk's `tokenflow` object.
+    pub health: f64,
+    pub paced: bool,
+}
+
+/// A stream that a thread of its own reads, until it ends or is dropped.
+pub struct TokenStream {
+    shared: Arc<Shared>,
+    reader: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    arrivals: Mutex<Vec<Arrival>>,
+    local: Mutex<Option<SocketAddr>>,
+    stop: AtomicBool,
+    finish_reason: Mutex<Option<String>>,
+}
+
+impl TokenStream {
+    /// Streams a completion of `max_tokens` tokens, `namespace`'s side of its link being the client's.
+    pub fn start(server: SocketAddr, namespace: Option<Arc<Namespace>>, prompt: &str, max_tokens: usize) -> Self {
+        let shared = Arc::new(Shared::default());
+        let body = json!({
+            "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": true, "temperature": 0.7, "seed": 7, "stream": true,
+            "stream_options": {"include_health": true, "include_usage": true, "continuous_usage_stats": true},
+        });
+        let reader = std::thread::spawn({
+            let shared = shared.clone();
+            move || {
+                if let Some(namespace) = namespace {
+                    namespace.enter()?;
+                }
+                read(server, &body, &shared)
+            }
+        });
+        Self { shared, reader: Some(reader) }
+    }
+
+    /// What has arrived so far.
+    pub fn arrivals(&self) -> Vec<Arrival> {
+        self.shared.arrivals.lock().map(|a| a.clone()).unwrap_or_default()
+    }
+
+    /// The client's own address, once it is connected.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.shared.local.lock().ok().and_then(|l| *l)
+    }
+
+    /// Tokens per second that arrived between two moments.
+    pub fn rate(&self, from: Instant, to: Instant) -> f64 {
+        let tokens: usize = self.arrivals().iter().filter(|a| a.at >= from && a.at < to).map(|a| a.tokens).sum();
+        tokens as f64 / to.duration_since(from).as_secs_f64()
+    }
+
+    /// Tokens per second over the last `window`.
+    pub fn recent_rate(&self, window: Duration) -> f64 {
+        let now = Instant::now();
+        self.rate(now - window, now)
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
+    }
+
+    /// Waits for the end: all text and the finish reason.
+    ///
+    /// # Errors
+    /// When the stream broke off or carried an error.
+    pub fn finish(mut self) -> anyhow::Result<(String, Option<String>)> {
+        if let Some(reader) = self.reader.take() {
+            reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
+        }
+        let text = self.arrivals().into_iter().map(|a| a.text).collect();
+        Ok((text, self.shared.finish_reason.lock().ok().and_then(|r| r.clone())))
+    }
+}
+
+impl Drop for TokenStream {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn read(server: SocketAddr, body: &Value, shared: &Shared) -> anyhow::Result<()> {
+    let mut response = http::send(server, "POST", "/v1/completions", Some(body))?;
+    if response.status != 200 {
+        let status = response.status;
+        anyhow::bail!("{status}: {}", response.read_all()?);
+    }
+    if let Ok(mut local) = shared.local.lock() {
+        *local = Some(response.body.get_ref().local_addr()?);
+    }
+    let mut seen_tokens = 0;
+    let mut pending = Vec::new();
+    while let Some(chunk) = response.chunk()? {
+        let at = Instant::now();
+        if shared.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        pending.extend(chunk);
+        while let Some(end) = pending.windows(2).position(|w| w == b"\n\n") {
+            let event: Vec<u8> = pending.drain(..end + 2).collect();
+            let event = std::str::from_utf8(&event)?.trim();
+            let data = event.strip_prefix("data: ").with_context(|| format!("not an event: {event}"))?;
+            if data != "[DONE]" {
+                take(&serde_json::from_str(data)?, at, &mut seen_tokens, shared)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take(event: &Value, at: Instant, seen_tokens: &mut usize, shared: &Shared) -> anyhow::Result<()> {
+    anyhow::ensure!(event.get("error").is_none(), "the stream ended with {event}");
+    let Some(choice) = event["choices"].get(0) else { return Ok(()) };
+    if let (Some(reason), Ok(mut slot)) = (choice["finish_reason"].as_str(), shared.finish_reason.lock()) {
+        *slot = Some(reason.to_owned());
+    }
+    // Without running usage a chunk counts as one token.
+    let total = event["usage"]["completion_tokens"].as_u64().map_or(*seen_tokens + 1, |n| n as usize);
+    let arrival = Arrival {
+        at,
+        tokens: total.saturating_sub(*seen_tokens),
+        text: choice["text"].as_str().unwrap_or_default().to_owned(),
+        health: event["tokenflow"]["health"].as_f64().unwrap_or(1.0),
+        paced: event["tokenflow"]["paced"].as_bool().unwrap_or(false),
+    };
+    *seen_tokens = total;
+    if let Ok(mut arrivals) = shared.arrivals.lock() {
+        arrivals.push(arrival);
+    }
+    Ok(())
+}
