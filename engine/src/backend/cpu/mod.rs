@@ -1,82 +1,79 @@
-//! The CPU backend.
+//! The CPU backend: vector kernels over packed weights, shared among a pool of threads.
+//!
+//! Every element of every result is computed in an order that depends on neither the batch nor the threads, so that
+//! scheduling cannot change a model's output by a single bit.
 
+mod attention;
 mod buffer;
 mod config;
+mod isa;
+mod kv;
+mod linear;
+mod matrix;
+mod memory;
+mod norm;
+mod pool;
+mod product;
+mod rope;
+mod scratch;
+#[cfg(test)]
+mod tests;
 
-use half::{bf16, f16};
+use parking_lot::Mutex;
 
 pub use buffer::{CpuBuffer, CpuVector};
 pub use config::{ComputeType, CpuConfig, Isa, KvType};
+pub use kv::CpuKvCache;
+pub use matrix::CpuMatrix;
+pub use rope::CpuBatch;
 
-use super::{AttentionConfig, Backend, BackendError, DType, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView};
+use self::{
+    isa::Level,
+    kv::KvShape,
+    pool::Pool,
+    product::BLOCK,
+    scratch::{PerThread, Scratch, Shared},
+};
+use super::{AttentionConfig, Backend, BackendError, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView};
 use crate::{
     sampling::{self, SampledToken},
     scheduler::SampleRequest,
 };
 
-pub struct CpuBackend;
+pub struct CpuBackend {
+    cpu: Cpu,
+    kv_dtype: KvType,
+}
+
+/// What every operation needs.
+struct Cpu {
+    level: Level,
+    /// Products of bf16 weights are in bf16, as one instruction.
+    dot_bf16: bool,
+    pool: Pool,
+    shared: Mutex<Scratch>,
+    own: PerThread,
+}
 
 impl CpuBackend {
     /// # Errors
-    /// When the machine lacks the instruction set that `config` asks for.
-    pub fn new(_config: CpuConfig) -> Result<Self, BackendError> {
-        Ok(Self)
-    }
-}
-
-pub struct CpuMatrix {
-    rows: usize,
-    cols: usize,
-    data: Vec<f32>,
-}
-
-impl CpuMatrix {
-    pub fn in_features(&self) -> usize {
-        self.cols
+    /// When the processor lacks the instruction set that `config` asks for, or threads cannot be started.
+    pub fn new(config: CpuConfig) -> Result<Self, BackendError> {
+        let level = Level::detect(config.isa)?;
+        let pool = Pool::new(config.threads).map_err(|e| BackendError::Device(format!("kernel threads could not be started: {e}")))?;
+        let dot_bf16 = config.compute == ComputeType::BF16 && level.has_dot_bf16();
+        let own = PerThread::new(pool.threads());
+        Ok(Self { cpu: Cpu { level, dot_bf16, pool, shared: Mutex::default(), own }, kv_dtype: config.kv_dtype })
     }
 
-    pub fn out_features(&self) -> usize {
-        self.rows
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.cpu.level.isa()
     }
-}
 
-pub struct CpuKvCache {
-    layout: KvLayout,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
-impl CpuKvCache {
-    fn at(&self, layer: usize, slot: usize, head: usize) -> usize {
-        let slots = self.layout.num_blocks * self.layout.block_size;
-        ((layer * slots + slot) * self.layout.num_kv_heads + head) * self.layout.head_dim
-    }
-}
-
-fn widen(view: &TensorView<'_>) -> Vec<f32> {
-    match view.dtype {
-        DType::F32 => view.bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("4 bytes"))).collect(),
-        DType::F16 => view.bytes.chunks_exact(2).map(|b| f16::from_le_bytes(b.try_into().expect("2 bytes")).to_f32()).collect(),
-        DType::BF16 => view.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes(b.try_into().expect("2 bytes")).to_f32()).collect(),
-    }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
-    let tail: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for i in 0..16 {
-            sums[i] += x[i] * y[i];
-        }
-    }
-    sums.iter().sum::<f32>() + tail
-}
-
-fn normalise(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
-    for ((o, x), w) in out.iter_mut().zip(x).zip(weight) {
-        *o = x * scale * w;
+    /// Threads that share each operation, the caller included.
+    pub fn threads(&self) -> usize {
+        self.cpu.pool.threads()
     }
 }
 
@@ -85,22 +82,18 @@ impl Backend for CpuBackend {
     type Vector = CpuVector;
     type Buffer = CpuBuffer;
     type KvCache = CpuKvCache;
-    type Batch = RaggedBatch;
+    type Batch = CpuBatch;
 
     fn name(&self) -> &'static str {
         "cpu"
     }
 
     fn matrix(&self, parts: &[TensorView<'_>]) -> Result<CpuMatrix, BackendError> {
-        let cols = parts[0].shape[1];
-        if let Some(part) = parts.iter().find(|p| p.shape[1] != cols) {
-            return Err(BackendError::Columns { expected: cols, found: part.shape[1] });
-        }
-        Ok(CpuMatrix { rows: parts.iter().map(|p| p.shape[0]).sum(), cols, data: parts.iter().flat_map(widen).collect() })
+        CpuMatrix::pack(parts, &self.cpu.pool)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CpuVector, BackendError> {
-        Ok(CpuVector(parts.iter().flat_map(widen).collect()))
+        Ok(CpuVector(parts.iter().flat_map(matrix::to_f32).collect()))
     }
 
     fn vector_f32(&self, values: &[f32]) -> CpuVector {
@@ -112,60 +105,43 @@ impl Backend for CpuBackend {
     }
 
     fn kv_cache(&self, layout: KvLayout) -> Result<CpuKvCache, BackendError> {
-        let len = layout.num_layers * layout.num_blocks * layout.block_size * layout.num_kv_heads * layout.head_dim;
-        Ok(CpuKvCache { layout, keys: vec![0.0; len], values: vec![0.0; len] })
+        if layout.head_dim > BLOCK {
+            return Err(BackendError::Device(format!("heads of {} dimensions are not supported, only up to {BLOCK}", layout.head_dim)));
+        }
+        CpuKvCache::new(KvShape { layout, dtype: self.kv_dtype })
     }
 
     fn kv_block_bytes(&self, layout: KvLayout) -> usize {
-        layout.num_layers * layout.block_size * layout.num_kv_heads * layout.head_dim * 8
+        KvShape { layout, dtype: self.kv_dtype }.block_bytes()
     }
 
-    fn batch(&self, batch: RaggedBatch) -> RaggedBatch {
-        batch
+    fn batch(&self, batch: RaggedBatch) -> CpuBatch {
+        CpuBatch::new(batch)
     }
 
-    fn embed(&self, batch: &RaggedBatch, table: &CpuMatrix, out: &mut CpuBuffer) {
-        out.reshape(batch.num_tokens(), table.cols);
-        for (row, &token) in out.as_mut_slice().chunks_exact_mut(table.cols).zip(&batch.tokens) {
-            row.copy_from_slice(&table.data[token as usize * table.cols..][..table.cols]);
-        }
+    fn embed(&self, batch: &CpuBatch, table: &CpuMatrix, out: &mut CpuBuffer) {
+        norm::embed(&self.cpu, &batch.ragged, table, out);
     }
 
     fn rms_norm(&self, x: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-        out.reshape(x.rows(), x.cols());
-        for (o, x) in out.as_mut_slice().chunks_exact_mut(x.cols()).zip(x.as_slice().chunks_exact(x.cols())) {
-            normalise(x, &weight.0, eps, o);
-        }
+        norm::rms_norm(&self.cpu, x, weight, eps, out);
     }
 
     fn add_rms_norm(&self, x: &mut CpuBuffer, delta: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-        x.as_mut_slice().iter_mut().zip(delta.as_slice()).for_each(|(x, d)| *x += d);
-        self.rms_norm(x, weight, eps, out);
+        norm::add_rms_norm(&self.cpu, x, delta, weight, eps, out);
     }
 
     fn linear(&self, x: &CpuBuffer, weight: &CpuMatrix, bias: Option<&CpuVector>, out: &mut CpuBuffer) {
-        debug_assert_eq!(x.cols(), weight.cols);
-        out.reshape(x.rows(), weight.rows);
-        for (r, row) in out.as_mut_slice().chunks_exact_mut(weight.rows).enumerate() {
-            for (n, (o, w)) in row.iter_mut().zip(weight.data.chunks_exact(weight.cols)).enumerate() {
-                *o = dot(x.row(r), w) + bias.map_or(0.0, |b| b.0[n]);
-            }
-        }
+        linear::linear(&self.cpu, x, weight, bias, out);
     }
 
     fn silu_mul(&self, x: &CpuBuffer, out: &mut CpuBuffer) {
-        let n = x.cols() / 2;
-        out.reshape(x.rows(), n);
-        for (o, x) in out.as_mut_slice().chunks_exact_mut(n).zip(x.as_slice().chunks_exact(2 * n)) {
-            for i in 0..n {
-                o[i] = x[i] / (1.0 + (-x[i]).exp()) * x[n + i];
-            }
-        }
+        norm::silu_mul(&self.cpu, x, out);
     }
 
     fn rope_and_write_kv(
         &self,
-        batch: &RaggedBatch,
+        batch: &CpuBatch,
         qkv: &mut CpuBuffer,
         attention: &AttentionConfig,
         norms: Option<QkNorm<'_, CpuVector>>,
@@ -173,76 +149,36 @@ impl Backend for CpuBackend {
         kv: &mut CpuKvCache,
         layer: usize,
     ) {
-        let (heads, kv_heads, dim, half) = (attention.num_heads, attention.num_kv_heads, attention.head_dim, rope.rotary_dim / 2);
-        let cols = qkv.cols();
-        for (t, row) in qkv.as_mut_slice().chunks_exact_mut(cols).enumerate() {
-            for h in 0..heads + kv_heads {
-                let head = &mut row[h * dim..][..dim];
-                if let Some(norms) = &norms {
-                    let weight = if h < heads { norms.q } else { norms.k };
-                    let copy = head.to_vec();
-                    normalise(&copy, &weight.0, norms.eps, head);
-                }
-                for i in 0..half {
-                    let (sin, cos) = (batch.positions[t] as f32 * rope.inv_freq.0[i]).sin_cos();
-                    let (a, b) = (head[i], head[half + i]);
-                    head[i] = (a * cos - b * sin) * rope.scale;
-                    head[half + i] = (b * cos + a * sin) * rope.scale;
-                }
-            }
-            for h in 0..kv_heads {
-                let at = kv.at(layer, batch.slots[t] as usize, h);
-                kv.keys[at..][..dim].copy_from_slice(&row[(heads + h) * dim..][..dim]);
-                kv.values[at..][..dim].copy_from_slice(&row[(heads + kv_heads + h) * dim..][..dim]);
-            }
-        }
+        rope::rope_and_write_kv(&self.cpu, batch, qkv, attention, norms, rope, kv, layer);
     }
 
     fn paged_attention(
         &self,
-        batch: &RaggedBatch,
+        batch: &CpuBatch,
         qkv: &CpuBuffer,
         attention: &AttentionConfig,
         kv: &CpuKvCache,
         layer: usize,
         out: &mut CpuBuffer,
     ) {
-        let (heads, dim, block_size) = (attention.num_heads, attention.head_dim, kv.layout.block_size);
-        out.reshape(batch.num_tokens(), heads * dim);
-        for s in 0..batch.context_len.len() {
-            let table = &batch.block_tables[batch.table_start[s] as usize..batch.table_start[s + 1] as usize];
-            for t in batch.query_start[s] as usize..batch.query_start[s + 1] as usize {
-                let end = batch.positions[t] as usize + 1;
-                let start = attention.sliding_window.map_or(0, |w| end.saturating_sub(w));
-                for h in 0..heads {
-                    let kv_head = h / (heads / attention.num_kv_heads);
-                    let q = &qkv.row(t)[h * dim..][..dim];
-                    let at = |p: usize| kv.at(layer, table[p / block_size] as usize * block_size + p % block_size, kv_head);
-                    let scores: Vec<f32> = (start..end).map(|p| dot(q, &kv.keys[at(p)..][..dim]) * attention.scale).collect();
-                    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    let weights: Vec<f32> = scores.iter().map(|s| (s - max).exp()).collect();
-                    let total: f32 = weights.iter().sum();
-                    let o = &mut out.as_mut_slice()[(t * heads + h) * dim..][..dim];
-                    o.fill(0.0);
-                    for (p, w) in (start..end).zip(&weights) {
-                        o.iter_mut().zip(&kv.values[at(p)..][..dim]).for_each(|(o, v)| *o += w / total * v);
-                    }
-                }
-            }
-        }
+        attention::paged_attention(&self.cpu, &batch.ragged, qkv, attention, kv, layer, out);
     }
 
-    fn gather_logits_rows(&self, batch: &RaggedBatch, x: &CpuBuffer, delta: Option<&CpuBuffer>, out: &mut CpuBuffer) {
-        out.reshape(batch.logits_rows.len(), x.cols());
-        for (o, &row) in out.as_mut_slice().chunks_exact_mut(x.cols()).zip(&batch.logits_rows) {
-            o.copy_from_slice(x.row(row as usize));
-            if let Some(delta) = delta {
-                o.iter_mut().zip(delta.row(row as usize)).for_each(|(o, d)| *o += d);
-            }
-        }
+    fn gather_logits_rows(&self, batch: &CpuBatch, x: &CpuBuffer, delta: Option<&CpuBuffer>, out: &mut CpuBuffer) {
+        norm::gather_logits_rows(&batch.ragged, x, delta, out);
     }
 
     fn sample(&self, logits: &CpuBuffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError> {
-        Ok(requests.iter().enumerate().map(|(i, request)| sampling::sample(logits.row(i), request)).collect())
+        debug_assert_eq!(logits.rows(), requests.len(), "rows of logits");
+        let mut sampled = vec![SampledToken { token: 0, logprob: None, top: Vec::new() }; requests.len()];
+        let to = Shared::new(&mut sampled);
+        self.cpu.pool.split(requests.len(), true, |_, rows| {
+            for row in rows {
+                // SAFETY: this element is no other thread's.
+                let to = unsafe { to.part(row, 1) };
+                to[0] = sampling::sample(logits.row(row), requests[row]);
+            }
+        });
+        Ok(sampled)
     }
 }

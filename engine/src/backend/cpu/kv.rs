@@ -1,0 +1,222 @@
+//! Where keys and values lie: in the same interleaved form as weights, so that attention is the same product.
+//!
+//! A block of one layer and KV head holds groups of 16 positions. A group's keys are columns of a product over the
+//! head's dimensions, its values rows of a product over positions; pairs of dimensions (keys) or of positions (values)
+//! are interleaved for bf16. Heads are padded to a multiple of 16 dimensions with zeros.
+
+use super::{config::KvType, isa::LANES, memory::Region, product::bf16_bits};
+use crate::backend::{BackendError, KvLayout};
+
+/// Positions in a group: one vector of keys.
+pub(super) const GROUP: usize = LANES;
+
+/// Shape of a cache in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KvShape {
+    pub layout: KvLayout,
+    pub dtype: KvType,
+}
+
+impl KvShape {
+    pub(super) fn padded_dim(&self) -> usize {
+        self.layout.head_dim.next_multiple_of(LANES)
+    }
+
+    fn groups_per_block(&self) -> usize {
+        self.layout.block_size.div_ceil(GROUP)
+    }
+
+    /// Bytes of the keys, or of the values, of a group.
+    pub(super) fn group_bytes(&self) -> usize {
+        let element = match self.dtype {
+            KvType::F32 => 4,
+            KvType::BF16 => 2,
+        };
+        GROUP * self.padded_dim() * element
+    }
+
+    /// Bytes from one pair of dimensions to the next within a group's keys.
+    pub(super) fn key_stride(&self) -> usize {
+        2 * self.group_bytes() / self.padded_dim()
+    }
+
+    /// Bytes from one pair of positions to the next within a group's values.
+    pub(super) fn value_stride(&self) -> usize {
+        2 * self.group_bytes() / GROUP
+    }
+
+    /// Bytes of one block of one head.
+    fn head_bytes(&self) -> usize {
+        2 * self.groups_per_block() * self.group_bytes()
+    }
+
+    /// Bytes of one block of all heads and layers.
+    pub(super) fn block_bytes(&self) -> usize {
+        self.layout.num_layers * self.layout.num_kv_heads * self.head_bytes()
+    }
+
+    /// Where group `group` of a block begins: keys, then values after [`KvShape::group_bytes`].
+    fn group_offset(&self, layer: usize, block: usize, head: usize, group: usize) -> usize {
+        let layout = &self.layout;
+        let heads = (layer * layout.num_blocks + block) * layout.num_kv_heads + head;
+        heads * self.head_bytes() + group * 2 * self.group_bytes()
+    }
+
+    /// Byte of dimension `dim` of the key at `lane`, within a group's keys.
+    #[inline(always)]
+    fn key_offset(&self, lane: usize, dim: usize) -> usize {
+        match self.dtype {
+            KvType::F32 => (dim * GROUP + lane) * 4,
+            KvType::BF16 => (dim / 2 * GROUP + lane) * 4 + dim % 2 * 2,
+        }
+    }
+
+    /// Byte of dimension `dim` of the value at `lane`, within a group's values.
+    #[inline(always)]
+    fn value_offset(&self, lane: usize, dim: usize) -> usize {
+        match self.dtype {
+            KvType::F32 => (lane * self.padded_dim() + dim) * 4,
+            KvType::BF16 => (lane / 2 * self.padded_dim() + dim) * 4 + lane % 2 * 2,
+        }
+    }
+
+    /// # Safety
+    /// `to` must be writable where the key or value of `lane` lies.
+    #[inline(always)]
+    unsafe fn write(&self, to: *mut u8, dim: usize, offset: impl Fn(usize) -> usize, values: &[f32]) {
+        debug_assert_eq!(dim, values.len());
+        for (dim, &value) in values.iter().enumerate() {
+            // SAFETY: promised by the caller; elements are aligned to their size.
+            unsafe {
+                let at = to.add(offset(dim));
+                match self.dtype {
+                    KvType::F32 => at.cast::<f32>().write(value),
+                    KvType::BF16 => at.cast::<u16>().write(bf16_bits(value)),
+                }
+            }
+        }
+    }
+}
+
+/// Keys and values of all layers.
+pub struct CpuKvCache {
+    shape: KvShape,
+    memory: Region,
+}
+
+impl CpuKvCache {
+    pub(super) fn new(shape: KvShape) -> Result<Self, BackendError> {
+        let bytes = shape.block_bytes().saturating_mul(shape.layout.num_blocks);
+        Ok(Self { shape, memory: Region::zeroed("the KV cache", bytes)? })
+    }
+
+    pub(super) fn shape(&self) -> &KvShape {
+        &self.shape
+    }
+
+    pub fn layout(&self) -> KvLayout {
+        self.shape.layout
+    }
+
+    /// Stores one token's key and value of one head.
+    ///
+    /// # Safety
+    /// No other thread may use this slot at the same time.
+    #[inline(always)]
+    pub(super) unsafe fn write(&self, layer: usize, slot: usize, head: usize, key: &[f32], value: &[f32]) {
+        let (shape, dim) = (&self.shape, self.shape.layout.head_dim);
+        let (block, offset) = (slot / shape.layout.block_size, slot % shape.layout.block_size);
+        debug_assert!(layer < shape.layout.num_layers && block < shape.layout.num_blocks && head < shape.layout.num_kv_heads);
+        let lane = offset % GROUP;
+        // SAFETY: the group lies within the memory, and this lane of it is the caller's.
+        unsafe {
+            let keys = self.memory.as_shared_mut_ptr().add(shape.group_offset(layer, block, head, offset / GROUP));
+            shape.write(keys, dim, |dim| shape.key_offset(lane, dim), key);
+            shape.write(keys.add(shape.group_bytes()), dim, |dim| shape.value_offset(lane, dim), value);
+        }
+    }
+
+    /// Keys and values of the 16 positions from `position` on, of which those in `first..end` are to be seen. What is not to be seen
+    /// has arbitrary keys but values of zero, as a product with weight zero would not silence a NaN.
+    ///
+    /// Points into the cache where that holds 16 positions in a row, all to be seen; else into `copy`, [`KvShape::group_bytes`] twice.
+    #[inline(always)]
+    pub(super) fn group(
+        &self,
+        layer: usize,
+        head: usize,
+        table: &[u32],
+        position: usize,
+        first: usize,
+        end: usize,
+        copy: &mut [u8],
+    ) -> [*const u8; 2] {
+        let (shape, block_size) = (&self.shape, self.shape.layout.block_size);
+        let bytes = shape.group_bytes();
+        let memory = |position: usize| {
+            let offset = shape.group_offset(layer, table[position / block_size] as usize, head, position % block_size / GROUP);
+            debug_assert!(offset + 2 * bytes <= self.memory.len());
+            // SAFETY: the offset lies within the memory.
+            unsafe { self.memory.as_ptr().add(offset) }
+        };
+        if block_size.is_multiple_of(GROUP) {
+            let keys = memory(position);
+            // SAFETY: values follow the keys.
+            let values = unsafe { keys.add(bytes) };
+            if first <= position && position + GROUP <= end {
+                return [keys, values];
+            }
+            let copy = &mut copy[..bytes];
+            // SAFETY: `bytes` of initialised memory that nobody writes during attention.
+            copy.copy_from_slice(unsafe { std::slice::from_raw_parts(values, bytes) });
+            for lane in (0..GROUP).filter(|lane| !(first..end).contains(&(position + lane))) {
+                self.clear_value(lane, copy);
+            }
+            return [keys, copy.as_ptr()];
+        }
+        let (copy_keys, copy_values) = copy[..2 * bytes].split_at_mut(bytes);
+        copy_values.fill(0);
+        for position in position.max(first)..(position + GROUP).min(end) {
+            let (from, to) = (position % block_size % GROUP, position % GROUP);
+            // SAFETY: a group's keys and values, which nobody writes during attention.
+            let group = unsafe { std::slice::from_raw_parts(memory(position), 2 * bytes) };
+            let size = match shape.dtype {
+                KvType::F32 => 4,
+                KvType::BF16 => 2,
+            };
+            for dim in 0..shape.padded_dim() {
+                let (f, t) = (shape.key_offset(from, dim), shape.key_offset(to, dim));
+                copy_keys[t..t + size].copy_from_slice(&group[f..f + size]);
+                let (f, t) = (shape.value_offset(from, dim), shape.value_offset(to, dim));
+                copy_values[t..t + size].copy_from_slice(&group[bytes + f..bytes + f + size]);
+            }
+        }
+        [copy_keys.as_ptr(), copy_values.as_ptr()]
+    }
+
+    fn clear_value(&self, lane: usize, values: &mut [u8]) {
+        let size = match self.shape.dtype {
+            KvType::F32 => 4,
+            KvType::BF16 => 2,
+        };
+        for dim in 0..self.shape.padded_dim() {
+            let at = self.shape.value_offset(lane, dim);
+            values[at..at + size].fill(0);
+        }
+    }
+
+    /// What freed blocks may hold at worst, except in the padding, which is never written.
+    #[cfg(test)]
+    pub(super) fn fill_with_nan(&mut self) {
+        let layout = self.shape.layout;
+        let nan = vec![f32::NAN; layout.head_dim];
+        for layer in 0..layout.num_layers {
+            for slot in 0..layout.num_blocks * layout.block_size {
+                for head in 0..layout.num_kv_heads {
+                    // SAFETY: exclusively borrowed.
+                    unsafe { self.write(layer, slot, head, &nan, &nan) };
+                }
+            }
+        }
+    }
+}

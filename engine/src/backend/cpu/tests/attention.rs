@@ -1,0 +1,212 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    kv::BlockId,
+    scheduler::{ScheduledSequence, SequenceId, StepPlan},
+};
+
+#[derive(Clone, Debug)]
+struct Case {
+    seed: u64,
+    /// Tokens of each sequence.
+    lengths: Vec<usize>,
+    config: AttentionConfig,
+    rotary_dim: usize,
+    norms: bool,
+}
+
+/// How a case is executed: none of it may matter.
+#[derive(Clone, Debug)]
+struct Manner {
+    block_size: usize,
+    /// Sequence `i` is computed in chunks of `chunk + i` tokens.
+    chunk: usize,
+    threads: usize,
+    /// One sequence after the other instead of all in one batch.
+    alone: bool,
+}
+
+fn case() -> impl Strategy<Value = Case> {
+    let head_dim = prop_oneof![Just(8usize), Just(16), Just(20), Just(32), Just(64), Just(80), Just(128)];
+    let window = prop_oneof![2 => Just(None), 1 => (1usize..200).prop_map(Some)];
+    (any::<u64>(), prop::collection::vec(1usize..300, 1..4), head_dim, 1usize..9, 1usize..4, window, any::<bool>(), any::<bool>()).prop_map(
+        |(seed, lengths, head_dim, num_kv_heads, group, sliding_window, partial_rotary, norms)| Case {
+            seed,
+            lengths,
+            config: AttentionConfig {
+                num_heads: num_kv_heads * group,
+                num_kv_heads,
+                head_dim,
+                scale: (head_dim as f32).powf(-0.5),
+                sliding_window,
+            },
+            rotary_dim: if partial_rotary { head_dim / 4 * 2 } else { head_dim },
+            norms,
+        },
+    )
+}
+
+fn manner() -> impl Strategy<Value = Manner> {
+    let block_size = prop_oneof![Just(1usize), Just(4), Just(8), Just(16), Just(24), Just(32)];
+    (block_size, 1usize..310, 1usize..3, any::<bool>()).prop_map(|(block_size, chunk, threads, alone)| Manner {
+        block_size,
+        chunk,
+        threads,
+        alone,
+    })
+}
+
+impl Case {
+    fn qkv_cols(&self) -> usize {
+        (self.config.num_heads + 2 * self.config.num_kv_heads) * self.config.head_dim
+    }
+
+    fn inv_freq(&self) -> Vec<f32> {
+        let dim = self.rotary_dim as f32;
+        (0..self.rotary_dim / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / dim)).collect()
+    }
+
+    /// Rows of q, k and v before norm and rotation: `[sequence][token]`.
+    fn rows(&self) -> Vec<Vec<Vec<f32>>> {
+        let mut random = Random(self.seed);
+        let scaled = |v: Vec<f32>| v.into_iter().map(|v| v * 3.0).collect();
+        self.lengths.iter().map(|&n| (0..n).map(|_| scaled(random.values(self.qkv_cols()))).collect()).collect()
+    }
+
+    fn norm_weights(&self) -> (Vec<f32>, Vec<f32>) {
+        let mut random = Random(self.seed ^ 1);
+        (random.values(self.config.head_dim), random.values(self.config.head_dim))
+    }
+
+    /// Attention's output rows `[sequence][token]`, computed step by step in the given manner.
+    fn run(&self, isa: Isa, compute: ComputeType, kv_dtype: KvType, manner: &Manner) -> Vec<Vec<Vec<f32>>> {
+        let backend = backend(isa, manner.threads, compute, kv_dtype);
+        let rows = self.rows();
+        let blocks: Vec<usize> = self.lengths.iter().map(|n| n.div_ceil(manner.block_size)).collect();
+        let num_blocks = blocks.iter().sum::<usize>() + 1;
+        // Blocks in an order that is not that of positions: backwards, sequences interleaved as they come.
+        let mut next = num_blocks as u32;
+        let tables: Vec<Vec<BlockId>> = blocks
+            .iter()
+            .map(|&n| {
+                let table = (0..n).map(|i| BlockId(next - 1 - i as u32)).collect();
+                next -= n as u32;
+                table
+            })
+            .collect();
+        let layer = 1;
+        let layout = KvLayout {
+            num_layers: 2,
+            num_blocks,
+            block_size: manner.block_size,
+            num_kv_heads: self.config.num_kv_heads,
+            head_dim: self.config.head_dim,
+        };
+        let mut kv = backend.kv_cache(layout).expect("small");
+        kv.fill_with_nan();
+        let rope = RopeTable { inv_freq: backend.vector_f32(&self.inv_freq()), rotary_dim: self.rotary_dim, scale: 1.25 };
+        let (q_norm, k_norm) = self.norm_weights();
+        let (q_norm, k_norm) = (backend.vector_f32(&q_norm), backend.vector_f32(&k_norm));
+
+        let mut out: Vec<Vec<Vec<f32>>> = vec![Vec::new(); rows.len()];
+        loop {
+            let mut plan = StepPlan::default();
+            for (i, rows) in rows.iter().enumerate() {
+                let start = out[i].len();
+                let end = (start + manner.chunk + i).min(rows.len());
+                if start < end && (plan.sequences.is_empty() || !manner.alone) {
+                    let tokens = vec![0; end - start];
+                    let sequence =
+                        ScheduledSequence { id: SequenceId(i as u64), tokens, start, block_table: tables[i].clone(), sample: None };
+                    plan.sequences.push(sequence);
+                }
+            }
+            if plan.sequences.is_empty() {
+                return out;
+            }
+            let batch = backend.batch(RaggedBatch::new(&plan, manner.block_size));
+            let mut values = Vec::new();
+            for sequence in &plan.sequences {
+                values.extend(rows[sequence.id.0 as usize][sequence.start..].iter().take(sequence.tokens.len()).flatten());
+            }
+            let mut qkv = CpuBuffer::from_vec(plan.num_tokens(), self.qkv_cols(), values);
+            let norms = self.norms.then_some(QkNorm { q: &q_norm, k: &k_norm, eps: 1e-6 });
+            backend.rope_and_write_kv(&batch, &mut qkv, &self.config, norms, &rope, &mut kv, layer);
+            let mut attended = backend.buffer();
+            backend.paged_attention(&batch, &qkv, &self.config, &kv, layer, &mut attended);
+            let mut row = 0;
+            for sequence in &plan.sequences {
+                for _ in 0..sequence.tokens.len() {
+                    out[sequence.id.0 as usize].push(attended.row(row).to_vec());
+                    row += 1;
+                }
+            }
+        }
+    }
+
+    fn expected(&self) -> Vec<Vec<Vec<f64>>> {
+        let AttentionConfig { num_heads, num_kv_heads, head_dim, .. } = self.config;
+        let (q_norm, k_norm) = self.norm_weights();
+        let f64s = |v: &[f32]| v.iter().copied().map(f64::from).collect::<Vec<f64>>();
+        let (q_norm, k_norm, inv_freq) = (f64s(&q_norm), f64s(&k_norm), self.inv_freq());
+        let rotate = |row: &[f32], head: usize, position: usize| {
+            let mut x = f64s(&row[head * head_dim..][..head_dim]);
+            if self.norms {
+                x = reference::rms_norm(&x, if head < num_heads { &q_norm } else { &k_norm }, 1e-6);
+            }
+            reference::rope(&x, position, &inv_freq, 1.25)
+        };
+        let sequence = |rows: &Vec<Vec<f32>>| {
+            let mut out = vec![Vec::new(); rows.len()];
+            for h in 0..num_heads {
+                let kv_head = h / (num_heads / num_kv_heads);
+                let keys: Vec<_> = rows.iter().enumerate().map(|(p, r)| rotate(r, num_heads + kv_head, p)).collect();
+                let values: Vec<_> = rows.iter().map(|r| f64s(&r[(num_heads + num_kv_heads + kv_head) * head_dim..][..head_dim])).collect();
+                for (position, row) in rows.iter().enumerate() {
+                    out[position].extend(reference::attend(&rotate(row, h, position), &keys, &values, position, &self.config));
+                }
+            }
+            out
+        };
+        self.rows().iter().map(sequence).collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn attention_is_right(case in case(), manner in manner()) {
+        let expected = case.expected();
+        for isa in isa::available() {
+            for (compute, kv_dtype) in [(ComputeType::F32, KvType::F32), (ComputeType::F32, KvType::BF16), (ComputeType::BF16, KvType::BF16)] {
+                let found = case.run(isa, compute, kv_dtype, &manner);
+                // Values are up to 3. In bf16 a score of about 10 is off by 2^-8 of its terms, and so then are the weights.
+                let tolerance = if kv_dtype == KvType::F32 { 3e-5 } else { 0.15 };
+                for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    for (p, (found, expected)) in found.iter().zip(expected).enumerate() {
+                        for (c, (found, expected)) in found.iter().zip(expected).enumerate() {
+                            prop_assert!(
+                                (f64::from(*found) - expected).abs() <= tolerance,
+                                "{isa:?} {compute:?} {kv_dtype:?}: sequence {i}, token {p}, column {c}: {found}, not {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_depends_on_its_sequence_only(case in case(), one in manner(), other in manner()) {
+        for isa in isa::available() {
+            for (compute, kv_dtype) in [(ComputeType::F32, KvType::F32), (ComputeType::F32, KvType::BF16), (ComputeType::BF16, KvType::BF16)] {
+                let (one, other) = (case.run(isa, compute, kv_dtype, &one), case.run(isa, compute, kv_dtype, &other));
+                let one: Vec<f32> = one.into_iter().flatten().flatten().collect();
+                let other: Vec<f32> = other.into_iter().flatten().flatten().collect();
+                prop_assert!(bits(&one) == bits(&other), "{isa:?} {compute:?} {kv_dtype:?}");
+            }
+        }
+    }
+}
