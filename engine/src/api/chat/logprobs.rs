@@ -1,0 +1,42 @@
+//! Log-probabilities in the shape of OpenAI's chats.
+
+use serde::Serialize;
+
+use crate::{sampling::SampledToken, tokenizer::Tokenizer};
+
+/// JSON has no negative infinity; vLLM writes this instead.
+const LOWEST: f32 = -9999.0;
+
+#[derive(Debug, Serialize)]
+pub(super) struct ChatLogprobs {
+    content: Vec<TokenLogprob>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenLogprob {
+    #[serde(flatten)]
+    chosen: Alternative,
+    top_logprobs: Vec<Alternative>,
+}
+
+#[derive(Debug, Serialize)]
+struct Alternative {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl ChatLogprobs {
+    pub(super) fn new(tokens: &[SampledToken], tokenizer: &Tokenizer) -> Self {
+        let alternative = |id: u32, logprob: f32| Alternative {
+            token: tokenizer.token_text(id),
+            logprob: logprob.max(LOWEST),
+            bytes: tokenizer.token_bytes(id),
+        };
+        let content = tokens.iter().map(|sampled| TokenLogprob {
+            chosen: alternative(sampled.token, sampled.logprob.unwrap_or(LOWEST)),
+            top_logprobs: sampled.top.iter().map(|&(id, logprob)| alternative(id, logprob)).collect(),
+        });
+        Self { content: content.collect() }
+    }
+}

@@ -1,0 +1,12 @@
+use serde::Deserialize;
+
+/// The fields that only this route has.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct ChatFields {
+    pub(super) model: Option<String>,
+    pub(super) max_tokens: Option<i64>,
+    /// OpenAI's newer name for `max_tokens`; wins where both are given.
+    pub(super) max_completion_tokens: Option<i64>,
+    pub(super) logprobs: Option<bool>,
+    pub(super) top_logprobs: Option<i64>,
+}

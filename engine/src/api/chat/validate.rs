@@ -1,0 +1,38 @@
+use super::{PromptFields, types::ChatFields};
+use crate::api::{
+    ApiError, ApiState,
+    generation::{GenerationFields, GenerationOptions, checked_logprobs, refuse_unsupported},
+    json_body::JsonBody,
+};
+
+/// A request whose fields are all good; whether its prompt fits is known once it is tokenised.
+pub(super) struct ChatRequest {
+    pub(super) model: String,
+    pub(super) prompt: PromptFields,
+    /// The field's name, and what it says.
+    pub(super) max_tokens: (&'static str, Option<i64>),
+    pub(super) options: GenerationOptions,
+}
+
+pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest, ApiError> {
+    let fields: ChatFields = body.fields()?;
+    let model = state.model_name(fields.model.as_deref())?;
+    refuse_unsupported(body)?;
+    let prompt: PromptFields = body.fields()?;
+    let info = state.engine.info();
+    let logprobs = match (fields.logprobs.unwrap_or(false), fields.top_logprobs) {
+        (true, top) => Some(checked_logprobs("top_logprobs", top.unwrap_or(0), info)?),
+        (false, None | Some(0)) => None,
+        (false, Some(_)) => return Err(ApiError::field("top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true.")),
+    };
+    let generation: GenerationFields = body.fields()?;
+    Ok(ChatRequest {
+        model,
+        prompt,
+        max_tokens: match fields.max_completion_tokens {
+            Some(tokens) => ("max_completion_tokens", Some(tokens)),
+            None => ("max_tokens", fields.max_tokens),
+        },
+        options: generation.validate(state, logprobs)?,
+    })
+}

@@ -1,0 +1,54 @@
+//! What surrounds a request: its id, and the connection that it came by.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    extract::{FromRequestParts, Request},
+    http::{HeaderName, HeaderValue, request::Parts},
+    middleware::Next,
+    response::Response,
+};
+use uuid::Uuid;
+
+use crate::health::Connection;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MAX_REQUEST_ID_LEN: usize = 128;
+
+#[derive(Clone)]
+struct RequestId(HeaderValue);
+
+/// Takes the client's request id or makes one, and returns it with the answer.
+pub(super) async fn with_request_id(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(REQUEST_ID).filter(|id| is_usable(id)).cloned();
+    let id = given.unwrap_or_else(new_id);
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn is_usable(id: &HeaderValue) -> bool {
+    !id.is_empty() && id.len() <= MAX_REQUEST_ID_LEN && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+fn new_id() -> HeaderValue {
+    HeaderValue::from_str(&Uuid::new_v4().simple().to_string()).expect("hexadecimal digits")
+}
+
+/// Handed to every route that generates.
+pub(super) struct RequestContext {
+    pub(super) request_id: String,
+    /// `None` where the server does not sit on a TCP socket of its own, as in tests.
+    pub(super) connection: Option<Arc<Connection>>,
+}
+
+impl<S: Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let id = parts.extensions.get::<RequestId>().map_or_else(new_id, |id| id.0.clone());
+        let request_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
+        Ok(Self { request_id, connection: parts.extensions.get::<Arc<Connection>>().cloned() })
+    }
+}

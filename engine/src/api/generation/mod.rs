@@ -1,0 +1,19 @@
+//! What chat and text completions have in common: the fields that steer a generation, and its way from tokens to text to events.
+
+mod fields;
+mod output;
+mod prompt_length;
+mod sse;
+mod start;
+mod unsupported;
+mod usage;
+mod validate;
+
+pub(super) use fields::{GenerationFields, StreamOptions};
+pub(super) use output::{Delta, Output};
+pub(super) use prompt_length::{check_prompt, max_tokens};
+pub(super) use sse::{EventFormat, respond, write_event};
+pub(super) use start::start;
+pub(super) use unsupported::refuse_unsupported;
+pub(super) use usage::{LinkReport, Usage};
+pub(super) use validate::{GenerationOptions, checked_logprobs};

@@ -1,0 +1,99 @@
+use std::{path::Path, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sampling::SamplingParams;
+
+fn tokenizer() -> Arc<Tokenizer> {
+    Arc::new(Tokenizer::from_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/qwen3"))).unwrap())
+}
+
+fn options(stop: &[&str], logprobs: Option<u32>) -> GenerationOptions {
+    GenerationOptions {
+        sampling: SamplingParams { logprobs, ..SamplingParams::greedy() },
+        stop: stop.iter().map(|&s| s.to_owned()).collect(),
+        stop_token_ids: Vec::new(),
+        ignore_eos: false,
+        skip_special_tokens: true,
+        stream: None,
+    }
+}
+
+fn step(id: u32, finish: Option<FinishReason>) -> StepToken {
+    StepToken {
+        token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() },
+        finish,
+        link: LinkState { health: 1.0, rate: 10.0, paced: false },
+    }
+}
+
+/// Feeds `ids`, a new delta after every `cut` tokens, until the end or a stop.
+fn assembled(ids: &[u32], last: FinishReason, cut: usize, options: &GenerationOptions) -> Vec<Delta> {
+    let mut assembler = Assembler::new(&tokenizer(), options);
+    let mut deltas = Vec::new();
+    for (chunk_index, chunk) in ids.chunks(cut).enumerate() {
+        let mut delta = Delta::default();
+        for (i, &id) in chunk.iter().enumerate() {
+            let is_last = chunk_index * cut + i + 1 == ids.len();
+            assembler.add(step(id, is_last.then_some(last)), &mut delta);
+            if delta.finish.is_some() {
+                break;
+            }
+        }
+        let finished = delta.finish.is_some();
+        deltas.push(delta);
+        if finished {
+            break;
+        }
+    }
+    deltas
+}
+
+fn text(deltas: &[Delta]) -> String {
+    deltas.iter().map(|d| d.text.as_str()).collect()
+}
+
+#[test]
+fn a_stop_string_across_tokens_ends_the_text_before_it() {
+    let ids = tokenizer().encode("one two\nthree four", false).unwrap();
+    let deltas = assembled(&ids, FinishReason::Length, 1, &options(&["\nthr"], None));
+    assert_eq!(text(&deltas), "one two");
+    assert_eq!(deltas.last().unwrap().finish, Some(FinishReason::Stop));
+    assert!(deltas.len() < ids.len());
+}
+
+#[test]
+fn what_was_held_back_comes_with_the_last_token() {
+    let ids = tokenizer().encode("a\nth", false).unwrap();
+    let deltas = assembled(&ids, FinishReason::Length, 1, &options(&["\nthree"], None));
+    assert_eq!(text(&deltas), "a\nth");
+    assert_eq!(deltas.last().unwrap().finish, Some(FinishReason::Length));
+}
+
+#[test]
+fn a_stop_token_is_counted_and_not_shown() {
+    let mut ids = tokenizer().encode("abc", false).unwrap();
+    ids.push(tokenizer().encode("x", false).unwrap()[0]);
+    let deltas = assembled(&ids, FinishReason::Stop, 1, &options(&[], Some(0)));
+    assert_eq!(text(&deltas), "abc");
+    assert_eq!(deltas.iter().map(|d| d.num_tokens).sum::<usize>(), ids.len());
+    assert_eq!(deltas.iter().map(|d| d.tokens.len()).sum::<usize>(), ids.len());
+}
+
+proptest! {
+    #[test]
+    fn how_many_tokens_share_a_delta_changes_nothing_but_that(
+        ids in prop::collection::vec(0u32..1024, 1..60), cut in 1usize..9, stop in "[a-e ]{1,2}", finish in any::<bool>()
+    ) {
+        let options = options(&[&stop], Some(1));
+        let last = if finish { FinishReason::Stop } else { FinishReason::Length };
+        let one_by_one = assembled(&ids, last, 1, &options);
+        let together = assembled(&ids, last, cut, &options);
+        prop_assert_eq!(text(&together), text(&one_by_one));
+        prop_assert_eq!(together.last().unwrap().finish, one_by_one.last().unwrap().finish);
+        let tokens = |deltas: &[Delta]| deltas.iter().flat_map(|d| d.tokens.clone()).collect::<Vec<_>>();
+        prop_assert_eq!(tokens(&together), tokens(&one_by_one));
+        prop_assert!(!text(&together).contains(&stop));
+    }
+}

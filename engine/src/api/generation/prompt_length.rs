@@ -1,0 +1,46 @@
+//! What fits into the context.
+
+use crate::{api::ApiError, engine::EngineInfo};
+
+/// Refuses prompts that leave no room for an answer, are empty or hold tokens that the model does not have.
+pub(in crate::api) fn check_prompt(param: &str, prompt: &[u32], info: &EngineInfo) -> Result<(), ApiError> {
+    let (length, max) = (prompt.len(), info.max_model_len);
+    if prompt.is_empty() {
+        return Err(ApiError::field(param, "The prompt is empty: at least one token is needed."));
+    }
+    if length >= max {
+        let message = format!(
+            "This model's maximum context length is {max} tokens. However, your request has {length} input tokens. \
+             Please reduce the length of the input."
+        );
+        return Err(ApiError::field(param, message));
+    }
+    if let Some(id) = prompt.iter().find(|&&id| id as usize >= info.vocab_size) {
+        return Err(ApiError::field(param, format!("Token id {id} is out of vocabulary ({} tokens).", info.vocab_size)));
+    }
+    Ok(())
+}
+
+/// How many tokens the answer may have. A number that was asked for must fit; a default is cut to what does.
+pub(in crate::api) fn max_tokens(
+    param: &str,
+    requested: Option<i64>,
+    default: Option<usize>,
+    prompt_length: usize,
+    info: &EngineInfo,
+) -> Result<usize, ApiError> {
+    let max = info.max_model_len;
+    let room = max - prompt_length;
+    let Some(requested) = requested else { return Ok(default.unwrap_or(room).clamp(1, room)) };
+    match usize::try_from(requested) {
+        Ok(0) | Err(_) => Err(ApiError::field(param, format!("{param} must be at least 1, got {requested}."))),
+        Ok(tokens) if tokens > room => Err(ApiError::field(
+            param,
+            format!(
+                "'{param}' is too large: {tokens}. This model's maximum context length is {max} tokens and your request has \
+                 {prompt_length} input tokens ({tokens} > {max} - {prompt_length})."
+            ),
+        )),
+        Ok(tokens) => Ok(tokens),
+    }
+}

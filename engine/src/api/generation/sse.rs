@@ -1,0 +1,138 @@
+//! Server-sent events, written as the reader pulls: nothing is produced ahead of the socket, so a slow reader costs no memory here.
+
+use std::{convert::Infallible, io::Write, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream, SelectAll},
+};
+use serde::Serialize;
+
+use super::{Delta, Output, StreamOptions, Usage};
+use crate::{api::ApiError, engine::EngineError, health::StreamMeter};
+
+/// How a route writes its events.
+pub(in crate::api) trait EventFormat: Send + 'static {
+    /// Events that open a choice, before its first piece.
+    fn open(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>);
+    fn delta(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>);
+    /// The event after the last choice's end.
+    fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>);
+}
+
+/// Appends `data: {json}` and the blank line that ends an event.
+pub(in crate::api) fn write_event(event: &impl Serialize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"data: ");
+    // Events are structs of strings and numbers, and a Vec takes every write.
+    serde_json::to_writer(&mut *out, event).expect("an event is JSON");
+    out.extend_from_slice(b"\n\n");
+}
+
+/// The response that streams `outputs`, each as the choice of its index.
+pub(in crate::api) fn respond(outputs: Vec<Output>, options: StreamOptions, format: impl EventFormat) -> Response {
+    let events = Events::new(outputs, options, format);
+    let frames = stream::unfold(events, |mut events| async move {
+        let frame = events.next_frame().await?;
+        Some((Ok::<_, Infallible>(frame), events))
+    });
+    let headers = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
+    (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response()
+}
+
+struct Events<F> {
+    deltas: SelectAll<BoxStream<'static, (usize, Result<Delta, EngineError>)>>,
+    choices: Vec<Choice>,
+    format: F,
+    include_usage: bool,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    ended: bool,
+}
+
+struct Choice {
+    meter: Option<Arc<StreamMeter>>,
+    opened: bool,
+    finished: bool,
+}
+
+impl<F: EventFormat> Events<F> {
+    fn new(outputs: Vec<Output>, options: StreamOptions, format: F) -> Self {
+        Self {
+            choices: outputs.iter().map(|output| Choice { meter: output.meter(), opened: false, finished: false }).collect(),
+            prompt_tokens: outputs.iter().map(Output::prompt_tokens).sum(),
+            completion_tokens: 0,
+            deltas: stream::select_all(outputs.into_iter().enumerate().map(|(choice, output)| {
+                stream::unfold(output, move |mut output| async move { Some(((choice, output.next().await?), output)) }).boxed()
+            })),
+            format,
+            include_usage: options.include_usage,
+            ended: false,
+        }
+    }
+
+    /// The next piece of one choice with what belongs before and after it; `None` after the end.
+    async fn next_frame(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let (index, delta) = self.deltas.next().await?;
+        let mut out = Vec::with_capacity(512);
+        let tokens = match delta {
+            Ok(delta) => {
+                self.write_delta(index, &delta, &mut out);
+                delta.num_tokens
+            }
+            Err(error) => {
+                self.ended = true;
+                write_event(&ApiError::from(error).body(), &mut out);
+                0
+            }
+        };
+        if let Some(meter) = &self.choices[index].meter {
+            meter.chunk_sent(tokens as u64, out.len() as u64 + framing_bytes(out.len()));
+        }
+        Some(out.into())
+    }
+
+    fn write_delta(&mut self, index: usize, delta: &Delta, out: &mut Vec<u8>) {
+        let choice = &mut self.choices[index];
+        if !choice.opened {
+            choice.opened = true;
+            self.format.open(index, delta, out);
+        }
+        self.format.delta(index, delta, out);
+        self.completion_tokens += delta.num_tokens;
+        choice.finished = delta.finish.is_some();
+        if self.choices.iter().all(|choice| choice.finished) {
+            self.ended = true;
+            if self.include_usage {
+                self.format.usage(Usage::new(self.prompt_tokens, self.completion_tokens), delta, out);
+            }
+            // A Vec takes every write.
+            let _ = out.write_all(b"data: [DONE]\n\n");
+        }
+    }
+}
+
+/// Chunked transfer coding adds the size in hexadecimal and two line ends (RFC 9112, 7.1).
+fn framing_bytes(length: usize) -> u64 {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4).max(1);
+    u64::from(digits) + 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::framing_bytes;
+
+    #[test]
+    fn framing_is_what_hyper_adds() {
+        for length in [1, 15, 16, 255, 256, 4095, 4096] {
+            assert_eq!(framing_bytes(length), format!("{length:X}\r\n\r\n").len() as u64, "{length}");
+        }
+    }
+}
