@@ -1,1 +1,15 @@
-//! Probe, score, publish.
+//! Measures the health of TCP connections and publishes it.
+//!
+//! The path of a measurement: [`probe`] looks at every watched connection, [`tracker`] scores the looks and notes what changed,
+//! [`poller`] makes that happen in time, [`publish`] serves it. [`server`] ties them together; [`cli`] is what an operator says.
+
+pub mod probe;
+
+pub mod poller;
+pub mod tracker;
+
+pub mod publish;
+
+pub mod cli;
+pub mod privileges;
+pub mod server;

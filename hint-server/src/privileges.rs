@@ -1,0 +1,21 @@
+//! Privilege is needed to attach the kernel program and for nothing after it, so it is given up for good.
+
+use caps::{CapSet, CapsHashSet};
+
+/// Drops every capability of this thread and of all threads that it starts from now on: call it before there are others.
+///
+/// # Errors
+/// When the kernel refuses, which it has no reason to: dropping needs no privilege.
+pub fn drop_all() -> Result<(), caps::errors::CapsError> {
+    // Emptying the bounding set needs CAP_SETPCAP; without it there is no way to regain what it allows either.
+    if caps::has_cap(None, CapSet::Effective, caps::Capability::CAP_SETPCAP)? {
+        for capability in caps::read(None, CapSet::Bounding)? {
+            caps::drop(None, CapSet::Bounding, capability)?;
+        }
+    }
+    // Kernels before 4.3 have no ambient set to empty.
+    let _ = caps::clear(None, CapSet::Ambient);
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
+    caps::set(None, CapSet::Effective, &CapsHashSet::new())?;
+    caps::set(None, CapSet::Permitted, &CapsHashSet::new())
+}

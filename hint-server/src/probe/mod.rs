@@ -1,0 +1,53 @@
+//! What measures: each probe answers with one look at every connection it can see.
+
+pub mod choose;
+pub mod joined;
+pub mod sock_diag;
+
+use std::{net::SocketAddr, time::Duration};
+
+use tokenflow_hint_api::Source;
+use tokenflow_score::Measurement;
+
+/// Which connection: the kernel's socket cookie, with the addresses for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `SO_COOKIE`.
+    pub cookie: u64,
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+}
+
+/// One look at one connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    pub identity: Identity,
+    pub measurement: Measurement,
+    pub source: Source,
+}
+
+/// A way to look at every watched connection.
+pub trait Probe: Send {
+    /// What `GET /hint` calls it.
+    fn source(&self) -> Source;
+
+    /// Appends one look at each connection that exists now, taken at `at`. Blocks for the time of a few system calls.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was appended by then is not complete.
+    fn looks(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError>;
+
+    /// Events that were lost because nobody read them in time, since the start.
+    fn dropped_events(&self) -> u64 {
+        0
+    }
+}
+
+/// Why a probe saw nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("socket diagnostics: {call}: {error}")]
+    SockDiag { call: &'static str, error: std::io::Error },
+    #[error("socket diagnostics: the kernel's answer is malformed")]
+    Malformed,
+}

@@ -1,0 +1,121 @@
+//! What the server counts about itself, and `GET /metrics` in Prometheus' text format.
+
+use std::{
+    fmt::Write,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokenflow_hint_api::Source;
+
+use super::Feed;
+
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    pub fn subtract(&self, n: u64) {
+        self.0.fetch_sub(n, Relaxed);
+    }
+
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Rounds of looks, failed ones included.
+    pub looks: Count,
+    pub look_errors: Count,
+    /// Time spent in them, microseconds.
+    pub look_us: Count,
+    /// Changes sent to subscribers.
+    pub changes: Count,
+    /// Open subscriptions.
+    pub subscribers: Count,
+    /// Times that a subscriber was too slow and got a snapshot instead of changes.
+    pub subscribers_behind: Count,
+    pub established_events: Count,
+    pub retransmit_events: Count,
+    pub rto_events: Count,
+    pub closed_events: Count,
+    /// Events that the kernel program could not hand over.
+    pub dropped_events: Count,
+}
+
+/// The name of a source in labels, in logs and in the line that says that the server is ready.
+pub fn source_name(source: Source) -> &'static str {
+    match source {
+        Source::Ebpf => "ebpf",
+        Source::SockDiag => "sock_diag",
+        Source::Local => "local",
+        Source::None => "none",
+    }
+}
+
+/// Everything in Prometheus' text format.
+pub fn render(feed: &Feed) -> String {
+    let (hint, tracked, limited) = {
+        let tracker = feed.tracker();
+        (tracker.hint(feed.now()), tracker.len(), tracker.network_limited())
+    };
+    let metrics = &feed.metrics;
+    let mut page = Page::default();
+    page.family("health_factor", "gauge", "Activity-weighted mean health of connections, 0 to 1.");
+    page.sample("", hint.health_factor);
+    page.family("probe_info", "gauge", "What measures.");
+    page.sample(&format!("{{source=\"{}\"}}", source_name(hint.source)), 1.0);
+    page.family("connections", "gauge", "Connections by what is known of them.");
+    page.sample("{state=\"tracked\"}", tracked as f64);
+    page.sample("{state=\"active\"}", hint.connections as f64);
+    page.sample("{state=\"network_limited\"}", limited as f64);
+    page.family("queued_bytes", "gauge", "Bytes written to connections and not acknowledged.");
+    page.sample("", hint.metrics.queued_bytes as f64);
+    page.family("delivery_rate_bytes_per_second", "gauge", "Sum of the delivery rates of active connections.");
+    page.sample("", hint.metrics.delivery_rate as f64);
+    page.family("looks_total", "counter", "Rounds of measurements.");
+    page.sample("", metrics.looks.get() as f64);
+    page.family("look_errors_total", "counter", "Rounds of measurements that failed.");
+    page.sample("", metrics.look_errors.get() as f64);
+    page.family("look_seconds_total", "counter", "Time spent measuring.");
+    page.sample("", metrics.look_us.get() as f64 / 1e6);
+    page.family("events_total", "counter", "Events that the kernel program reported.");
+    page.sample("{kind=\"established\"}", metrics.established_events.get() as f64);
+    page.sample("{kind=\"retransmit\"}", metrics.retransmit_events.get() as f64);
+    page.sample("{kind=\"rto\"}", metrics.rto_events.get() as f64);
+    page.sample("{kind=\"closed\"}", metrics.closed_events.get() as f64);
+    page.family("events_dropped_total", "counter", "Events that were lost because nobody read them in time.");
+    page.sample("", metrics.dropped_events.get() as f64);
+    page.family("changes_total", "counter", "Changes sent to subscribers.");
+    page.sample("", metrics.changes.get() as f64);
+    page.family("subscribers", "gauge", "Open subscriptions to the hint stream.");
+    page.sample("", metrics.subscribers.get() as f64);
+    page.family("subscribers_behind_total", "counter", "Times that a subscriber was too slow and got a new snapshot.");
+    page.sample("", metrics.subscribers_behind.get() as f64);
+    page.text
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+    name: &'static str,
+}
+
+impl Page {
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.name = name;
+        let _ = writeln!(self.text, "# HELP tokenflow_hint_{name} {help}\n# TYPE tokenflow_hint_{name} {kind}");
+    }
+
+    fn sample(&mut self, labels: &str, value: f64) {
+        let _ = writeln!(self.text, "tokenflow_hint_{}{labels} {value}", self.name);
+    }
+}

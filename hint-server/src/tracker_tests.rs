@@ -1,0 +1,129 @@
+use tokenflow_score::Measurement;
+
+use super::*;
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn look(cookie: u64, at_ms: u64, measurement: Measurement) -> Look {
+    let peer = SocketAddr::from(([192, 0, 2, 2], 40_000 + cookie as u16));
+    Look {
+        identity: Identity { cookie, local: "192.0.2.1:8000".parse().unwrap(), peer },
+        measurement: Measurement { at: ms(at_ms), ..measurement },
+        source: Source::SockDiag,
+    }
+}
+
+/// A stream of 220-byte chunks, fifty a second, over a good link.
+fn healthy(cookie: u64, at_ms: u64) -> Look {
+    look(
+        cookie,
+        at_ms,
+        Measurement { srtt_us: 100, min_rtt_us: 60, bytes_acked: at_ms * 11, data_segs_out: at_ms / 20, ..Default::default() },
+    )
+}
+
+/// The same over a link that carries 4 KB/s and has a standing queue.
+fn congested(cookie: u64, at_ms: u64) -> Look {
+    let measurement =
+        Measurement { srtt_us: 800_000, min_rtt_us: 60, bytes_acked: at_ms * 4, undelivered_bytes: 3000, ..Default::default() };
+    look(cookie, at_ms, measurement)
+}
+
+fn observe(tracker: &mut Tracker, at_ms: u64, looks: &[Look]) {
+    tracker.observe(ms(at_ms), Source::SockDiag, looks);
+}
+
+#[test]
+fn with_nothing_to_say_it_is_healthy_and_silent() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    let first = tracker.take_change(ms(0)).expect("the first aggregate is news");
+    assert_eq!((first.hint.health_factor, first.hint.connections, first.hint.token_rate), (1.0, 0, None));
+    assert_eq!(tracker.take_change(ms(50)), None);
+}
+
+#[test]
+fn the_aggregate_weighs_by_what_each_carries() {
+    let mut tracker = Tracker::new(Source::SockDiag, 200.0);
+    for at in (0..=4000).step_by(50) {
+        observe(&mut tracker, at, &[healthy(1, at), congested(2, at), look(3, at, Measurement::default())]);
+    }
+    let hint = tracker.hint(ms(4020));
+    assert_eq!(hint.connections, 2, "the idle one does not count");
+    assert!(hint.health_factor > 0.6 && hint.health_factor < 0.85, "{}", hint.health_factor);
+    assert_eq!(hint.metrics.queued_bytes, 3000);
+    assert!((15.0..25.0).contains(&hint.token_rate.unwrap()), "only the limited one counts: {:?}", hint.token_rate);
+    assert_eq!(hint.age_ms, 20);
+
+    let bad = tracker.by_cookie(2, ms(4020)).unwrap();
+    assert!(bad.health < 0.1 && bad.terms.queue < 0.4);
+    assert_eq!(tracker.by_peer(bad.peer, ms(4020)).unwrap().cookie, 2);
+    assert_eq!(tracker.hint_of(&bad).metrics.rtt, 800_000);
+    assert_eq!(tracker.by_cookie(9, ms(4020)), None);
+    assert_eq!(tracker.network_limited(), 1);
+}
+
+#[test]
+fn changes_hold_what_changed_and_what_went() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    observe(&mut tracker, 0, &[healthy(1, 0), healthy(2, 0)]);
+    let change = tracker.take_change(ms(0)).unwrap();
+    assert_eq!(change.changed.iter().map(|c| c.cookie).collect::<Vec<_>>(), [1, 2]);
+
+    observe(&mut tracker, 50, &[healthy(1, 50), healthy(2, 50)]);
+    tracker.take_change(ms(50)).expect("now two connections are active");
+    observe(&mut tracker, 100, &[healthy(1, 100), healthy(2, 100)]);
+    assert_eq!(tracker.take_change(ms(100)), None);
+
+    observe(&mut tracker, 150, &[healthy(1, 150)]);
+    let change = tracker.take_change(ms(150)).unwrap();
+    assert_eq!((change.changed.len(), change.removed), (0, vec![2]));
+
+    observe(&mut tracker, 200, &[congested(1, 200)]);
+    let before = tracker.take_change(ms(200)).unwrap();
+    assert_eq!(before.changed.len(), 1);
+    observe(&mut tracker, 400, &[congested(1, 400)]);
+    let after = tracker.take_change(ms(400)).unwrap();
+    assert!(after.changed[0].health < 0.5);
+    assert!(after.hint.seq > before.hint.seq);
+}
+
+#[test]
+fn an_active_connection_is_heard_of_once_a_second() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    let mut events = 0;
+    for at in (0..10_000).step_by(50) {
+        observe(&mut tracker, at, &[healthy(1, at)]);
+        events += u32::from(tracker.take_change(ms(at)).is_some());
+    }
+    assert!((10..=13).contains(&events), "{events}");
+}
+
+#[test]
+fn without_looks_connections_are_forgotten() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    for at in (0..=2000).step_by(50) {
+        observe(&mut tracker, at, &[congested(1, at)]);
+    }
+    tracker.take_change(ms(2000));
+    tracker.expire(ms(3900));
+    assert_eq!(tracker.len(), 1);
+    tracker.expire(ms(4000));
+    assert!(tracker.is_empty());
+    let change = tracker.take_change(ms(4000)).unwrap();
+    assert_eq!((change.hint.health_factor, change.removed), (1.0, vec![1]));
+}
+
+#[test]
+fn activity_decides_how_often_to_look() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    assert!(!tracker.is_active(ms(0)));
+    observe(&mut tracker, 0, &[look(1, 0, Measurement::default())]);
+    assert!(!tracker.is_active(ms(0)));
+    observe(&mut tracker, 50, &[look(1, 50, Measurement { bytes_acked: 10, ..Default::default() })]);
+    assert!(tracker.is_active(ms(50)));
+    assert!(!tracker.is_active(ms(5000)));
+    observe(&mut tracker, 5050, &[look(1, 5050, Measurement { undelivered_bytes: 10, bytes_acked: 10, ..Default::default() })]);
+    assert!(tracker.is_active(ms(5050)));
+}
