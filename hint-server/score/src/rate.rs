@@ -13,6 +13,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const AVERAGE: Duration = Duration::from_millis(300);
 /// Without an acknowledgement for this long (two round trips where that is more) a connection is stalled.
 const STALL: Duration = Duration::from_millis(500);
+/// A rate measured longer ago says nothing of the link of today where the kernel has a sample of its own.
+const EXPIRES: Duration = Duration::from_secs(10);
 /// Looks further apart than this say nothing of what lay between them.
 const MAX_GAP: Duration = Duration::from_secs(1);
 
@@ -66,7 +68,8 @@ impl DeliveryRate {
     /// Bytes/s at the time of `now`; `None` before anything is known.
     pub(crate) fn bytes_per_s(&self, now: &Measurement, min_rtt: Duration) -> Option<f64> {
         let kernel = (now.delivery_rate_bytes_per_s > 0).then_some(now.delivery_rate_bytes_per_s as f64);
-        [self.average, kernel, self.stalled_bound(now.at, min_rtt)].into_iter().flatten().reduce(f64::min)
+        let expired = kernel.is_some() && now.at.saturating_sub(self.sampled_at) > EXPIRES;
+        [self.average.filter(|_| !expired), kernel, self.stalled_bound(now.at, min_rtt)].into_iter().flatten().reduce(f64::min)
     }
 
     /// In a stall at most one more step can be about to arrive, however fast the connection was before.

@@ -48,6 +48,15 @@ fn the_kernels_rate_is_the_upper_bound_and_the_fallback() {
 }
 
 #[test]
+fn an_old_rate_gives_way_to_the_kernels() {
+    let (mut rate, last) = steady(220, 20, 4_000);
+    let later = Measurement { delivery_rate_bytes_per_s: 50_000_000, undelivered_bytes: 0, ..look(15_000, last.bytes_acked, 0) };
+    rate.observe(&last, &later);
+    assert_eq!(rate.bytes_per_s(&later, ms(1)), Some(50_000_000.0));
+    assert!(rate.bytes_per_s(&Measurement { delivery_rate_bytes_per_s: 0, ..later }, ms(1)).unwrap() < 20_000.0);
+}
+
+#[test]
 fn a_stall_wears_the_rate_down() {
     let (mut rate, mut last) = steady(220, 20, 2_000);
     for at in (2_050..=6_000).step_by(50) {
