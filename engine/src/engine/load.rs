@@ -4,12 +4,13 @@ use tokenflow_hint_api::Subscriber;
 
 use super::{Engine, EngineInfo};
 use crate::{
+    api::ApiState,
     backend::{
         Backend, BackendError, KvLayout,
         cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
     },
     cli::DTypeArg,
-    config::{EngineConfig, ModelSource},
+    config::{EngineConfig, ModelSource, ServerConfig},
     executor::{CacheSize, LocalExecutor},
     health::Links,
     metrics::EngineMetrics,
@@ -48,16 +49,18 @@ pub enum LoadError {
     MaxModelLen { asked: usize, limit: usize },
     #[error("the KV cache of {tokens} tokens holds no sequence; raise --kv-cache-memory-bytes or --num-gpu-blocks-override")]
     NoKvCache { tokens: usize },
+    #[error("--chat-template: {path}: {source}")]
+    ChatTemplate { path: String, source: std::io::Error },
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
 }
 
 /// A model in memory with everything that is fixed before requests come.
 pub struct LoadedModel {
-    pub tokenizer: Arc<Tokenizer>,
+    tokenizer: Tokenizer,
     /// The model's own sampling defaults (`generation_config.json`).
-    pub generation: GenerationDefaults,
-    pub info: EngineInfo,
+    generation: GenerationDefaults,
+    info: EngineInfo,
     executor: LocalExecutor<CpuBackend>,
     scheduler: SchedulerConfig,
 }
@@ -115,21 +118,42 @@ impl LoadedModel {
             max_model_len,
             concurrency_at_full_length = num_blocks * config.block_size / max_model_len,
             threads = config.threads,
+            simd = ?backend.isa(),
             seconds = began.elapsed().as_secs_f32(),
             "model loaded"
         );
         let executor = LocalExecutor::new(backend, model, cache, config.max_num_batched_tokens)?;
-        Ok(Self { tokenizer: Arc::new(tokenizer), generation: model_config.generation, info, executor, scheduler })
+        Ok(Self { tokenizer, generation: model_config.generation, info, executor, scheduler })
     }
 
-    /// Starts serving it, following the hint server at the config's URL. Call on a tokio runtime.
+    /// Starts the engine, following the hint server, with all that the HTTP routes need beside it. Call on a tokio runtime.
     ///
     /// # Errors
-    /// When the engine's thread cannot be started.
-    pub fn start(self, config: &EngineConfig, metrics: Arc<EngineMetrics>) -> Result<Engine, LoadError> {
+    /// When the chat template cannot be used or the engine's thread cannot be started.
+    pub fn serve(self, config: &EngineConfig, server: &ServerConfig) -> Result<ApiState, LoadError> {
+        let tokenizer = match &server.chat_template {
+            None => self.tokenizer,
+            Some(template) => with_chat_template(self.tokenizer, template)?,
+        };
+        let defaults = if server.use_generation_config { self.generation } else { GenerationDefaults::default() };
+        let metrics = Arc::new(EngineMetrics::new(&server.served_model_names[0], &self.info));
         let links = Links::new(Subscriber::spawn(config.hint_url.clone()));
-        Ok(Engine::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics)?)
+        let engine = Engine::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics.clone())?;
+        let root = match &config.model {
+            ModelSource::Folder(folder) => folder.display().to_string(),
+            ModelSource::Demo => server.served_model_names[0].clone(),
+        };
+        Ok(ApiState::new(engine, Arc::new(tokenizer), metrics, server.served_model_names.clone(), root, defaults, config.seed))
     }
+}
+
+/// `template` is a file, or the template itself.
+fn with_chat_template(tokenizer: Tokenizer, template: &str) -> Result<Tokenizer, LoadError> {
+    if template.contains("{{") || template.contains("{%") {
+        return Ok(tokenizer.with_chat_template(template, "--chat-template")?);
+    }
+    let source = std::fs::read_to_string(template).map_err(|source| LoadError::ChatTemplate { path: template.to_owned(), source })?;
+    Ok(tokenizer.with_chat_template(&source, template)?)
 }
 
 fn open_folder(folder: &Path) -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {

@@ -42,8 +42,6 @@ pub(super) struct Progress {
     first_token_at: Option<Duration>,
     last_token_at: Option<Duration>,
     output_tokens: usize,
-    /// Whether it sat out a step since its last token.
-    paced: bool,
     rate: RateMeter,
 }
 
@@ -88,7 +86,6 @@ impl Loop {
             let now = self.epoch.elapsed();
             self.links.refresh(now);
             let plan = self.scheduler.plan(now, &self.links);
-            self.note_pacing();
             let connected = match plan {
                 Some(plan) => {
                     self.step(&plan);
@@ -205,7 +202,7 @@ impl Loop {
         progress.last_token_at = Some(now);
         progress.output_tokens += 1;
         let rate = progress.rate.count(now);
-        let link = LinkState { health, rate, paced: std::mem::take(&mut progress.paced) };
+        let link = LinkState { health, rate, paced: update.paced };
         if let Some(meter) = &live.meter {
             meter.token_made();
         }
@@ -222,13 +219,6 @@ impl Loop {
         let Some(live) = self.live.remove(&id) else { return };
         let now = self.epoch.elapsed();
         self.metrics.finished(&live.finished(reason, now));
-    }
-
-    /// Remembers which streams sat this step out, for their next token's link state.
-    fn note_pacing(&mut self) {
-        for (&id, live) in &mut self.live {
-            live.progress.paced |= live.meter.is_some() && self.scheduler.is_paced(id);
-        }
     }
 
     fn report(&mut self, took: Duration) {

@@ -26,6 +26,9 @@ pub struct Tokenizer {
     /// Present for byte-level vocabularies, whose tokens are byte strings that simply follow one another.
     token_bytes: Option<TokenBytes>,
     chat_template: Option<ChatTemplate>,
+    /// What any chat template may name.
+    bos_token: Option<String>,
+    eos_token: Option<String>,
     vocab_size: usize,
 }
 
@@ -78,12 +81,17 @@ impl Tokenizer {
         // Ids may have gaps: the size is one past the largest.
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let token_bytes = TokenBytes::for_byte_level(&inner, vocab_size);
-        Ok(Self { inner, token_bytes, chat_template, vocab_size })
+        let TokenizerConfig { bos_token, eos_token, .. } = config;
+        Ok(Self { inner, token_bytes, chat_template, bos_token, eos_token, vocab_size })
     }
 
-    /// Puts another chat template in the model's place.
-    pub fn with_chat_template(self, template: ChatTemplate) -> Self {
-        Self { chat_template: Some(template), ..self }
+    /// Puts another chat template in the model's place; `origin` names where `source` came from, for messages.
+    ///
+    /// # Errors
+    /// When it is not a template.
+    pub fn with_chat_template(self, source: &str, origin: &str) -> Result<Self, TokenizerError> {
+        let template = ChatTemplate::new(source, self.bos_token.clone(), self.eos_token.clone(), origin)?;
+        Ok(Self { chat_template: Some(template), ..self })
     }
 
     /// Token ids of `text`; `add_special_tokens` adds what the model expects around a prompt, such as a beginning-of-sequence token.
