@@ -1,0 +1,72 @@
+//! Greedy output of the real engine does not depend on how it runs: alone or in company, in which chunks, on how many blocks, paced or not.
+
+use std::thread;
+
+use serde_json::{Value, json};
+use tokenflow_tests::{daemon, http};
+
+const PROMPTS: [&str; 6] = [
+    "What is ownership?",
+    "pub fn main() {",
+    "A vector is a contiguous growable array type, written as Vec<T>, short for vector. Vectors have O(1) indexing and amortized push, \
+     and they ensure that they never allocate more than isize::MAX bytes. You can explicitly create one with new, and then push values \
+     onto the end, which will grow it as needed. Popping values works in much the same way, and so does indexing.",
+    "The",
+    "Iterators are lazy:",
+    "Strings in Rust",
+];
+
+const MAX_TOKENS: usize = 80;
+
+/// Greedy completions of every prompt, all asked at once, `company` other requests beside them.
+fn completions(flags: &[&str], company: usize, stream: bool) -> Vec<String> {
+    let mut all = vec!["--hint-url", "none"];
+    all.extend(flags);
+    let engine = daemon::engine(&all).unwrap();
+    let ask = |prompt: &str, temperature: f64| {
+        let body = json!({
+            "prompt": prompt, "max_tokens": MAX_TOKENS, "ignore_eos": true, "temperature": temperature, "seed": 5, "stream": stream,
+        });
+        if stream { streamed(&engine.url, &body) } else { whole(&engine.url, &body) }
+    };
+    thread::scope(|scope| {
+        for i in 0..company {
+            scope.spawn(move || ask(&format!("company number {i} talks on and on"), 1.0));
+        }
+        let readers: Vec<_> = PROMPTS.iter().map(|prompt| scope.spawn(move || ask(prompt, 0.0))).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    })
+}
+
+fn whole(url: &str, body: &Value) -> String {
+    let (status, answer) = http::post_json(url, "/v1/completions", body).unwrap();
+    assert_eq!(status, 200, "{answer}");
+    answer["choices"][0]["text"].as_str().unwrap().to_owned()
+}
+
+fn streamed(url: &str, body: &Value) -> String {
+    let text = http::send(http::address(url).unwrap(), "POST", "/v1/completions", Some(body)).unwrap().read_all().unwrap();
+    let events = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
+    events.map(|data| serde_json::from_str::<Value>(data).unwrap()["choices"][0]["text"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn greedy_output_does_not_depend_on_how_the_engine_runs() {
+    let reference = completions(&["--max-num-seqs", "1"], 0, false);
+    assert!(reference.iter().all(|text| !text.is_empty()));
+    let ways: [(&str, &[&str], usize, bool); 7] = [
+        ("together", &[], 0, false),
+        ("in company, streamed", &[], 24, true),
+        ("in small chunks", &["--max-num-batched-tokens", "7"], 4, false),
+        ("in small blocks", &["--block-size", "4"], 4, false),
+        ("preempted", &["--num-gpu-blocks-override", "14"], 4, true),
+        ("on one thread", &["--threads", "1"], 2, false),
+        ("paced", &["--max-stream-rate", "200"], 2, true),
+    ];
+    for (name, flags, company, stream) in ways {
+        let output = completions(flags, company, stream);
+        for (i, (got, expected)) in output.iter().zip(&reference).enumerate() {
+            assert_eq!(got, expected, "{name}: prompt {i}");
+        }
+    }
+}
