@@ -1,0 +1,80 @@
+//! What the commands need from the system: installed from Debian's packages as root, named in one sentence otherwise.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::bail;
+
+/// A program and the Debian package that brings it.
+pub struct Requirement {
+    pub program: &'static str,
+    pub package: &'static str,
+    pub purpose: &'static str,
+}
+
+/// Building: the tokenizers crate compiles C and C++.
+pub const BUILD: &[Requirement] = &[
+    Requirement { program: "cc", package: "build-essential", purpose: "to build the tokenizer's C library" },
+    Requirement { program: "c++", package: "build-essential", purpose: "to build the tokenizer's C library" },
+];
+
+/// Links that can be throttled.
+pub const NETWORK: &[Requirement] = &[
+    Requirement { program: "ip", package: "iproute2", purpose: "to make network namespaces" },
+    Requirement { program: "tc", package: "iproute2", purpose: "to throttle a link" },
+    Requirement { program: "ethtool", package: "ethtool", purpose: "to turn segmentation offload off on a link" },
+];
+
+/// Clients that others wrote.
+pub const PYTHON: &[Requirement] =
+    &[Requirement { program: "python3", package: "python3-venv", purpose: "to run the OpenAI client from PyPI" }];
+
+pub fn is_root() -> bool {
+    // SAFETY: geteuid(2) has no preconditions.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Makes sure that every program is there.
+///
+/// # Errors
+/// Names what is missing, what it is for and how to get it, when it cannot be installed from here.
+pub fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {
+    let missing: Vec<_> = requirements.iter().filter(|r| find(r.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<_> = missing.iter().map(|r| r.package).collect();
+    packages.dedup();
+    if is_root() && find("apt-get").is_some() {
+        eprintln!("installing {} with apt-get", packages.join(", "));
+        install(&packages)?;
+        if requirements.iter().all(|r| find(r.program).is_some()) {
+            return Ok(());
+        }
+    }
+    let lines: Vec<_> = missing.iter().map(|r| format!("{} {} (Debian package {})", r.program, r.purpose, r.package)).collect();
+    bail!("missing: {}; install with `sudo apt-get install {}`", lines.join("; "), packages.join(" "))
+}
+
+/// Installs Debian packages without asking.
+///
+/// # Errors
+/// When apt-get fails even after its lists were refreshed.
+pub fn install(packages: &[&str]) -> anyhow::Result<()> {
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
+        command.stdout(std::process::Stdio::null());
+        crate::build::run(&mut command)
+    };
+    let mut arguments = vec!["install", "-y", "--no-install-recommends"];
+    arguments.extend(packages);
+    // The lists may be old or absent: refreshed only when they do not serve.
+    apt(&arguments).or_else(|_| apt(&["update"]).and_then(|()| apt(&arguments)))
+}
+
+/// A program on the PATH, or where Debian keeps the administrator's.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|folder| folder.join(program)).find(|file| file.is_file())
+}

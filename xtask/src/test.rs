@@ -1,0 +1,61 @@
+//! `cargo xtask test`: every test, on what a fresh machine has.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::Context;
+use clap::Args;
+use tokenflow_tests::python;
+
+use crate::{
+    build::{self, cargo, run as run_command},
+    requirements::{self, is_root},
+};
+
+/// Versions of the clients that the tests run, pinned so that a test's answer does not change by itself.
+const PYTHON_PACKAGES: &[&str] = &["openai==3.51.0"];
+
+#[derive(Args)]
+pub struct TestArgs {
+    /// Passed on to `cargo test`, such as a test's name
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+pub fn run(args: &TestArgs) -> anyhow::Result<()> {
+    requirements::ensure(requirements::BUILD)?;
+    if is_root() {
+        requirements::ensure(requirements::NETWORK)?;
+    }
+    let python = python_environment().inspect_err(|error| eprintln!("tests with the OpenAI client will be skipped: {error:#}"));
+
+    build::binaries()?;
+    let mut tests = cargo();
+    tests.args(["test", "--release", "--workspace"]).args(&args.arguments);
+    if let Ok(folder) = &python {
+        tests.env(python::ENVIRONMENT, folder);
+    }
+    run_command(&mut tests)
+}
+
+/// A virtual environment with the pinned clients, made once.
+fn python_environment() -> anyhow::Result<PathBuf> {
+    requirements::ensure(requirements::PYTHON)?;
+    let folder = build::target_folder().join("python");
+    let stamp = folder.join("packages.txt");
+    let wanted = PYTHON_PACKAGES.join("\n");
+    if std::fs::read_to_string(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
+    }
+    let made = run_command(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+    if made.is_err() && is_root() {
+        // Debian splits the module off the interpreter.
+        requirements::install(&["python3-venv"])?;
+        run_command(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    } else {
+        made?;
+    }
+    let pip = folder.join("bin/pip");
+    run_command(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON_PACKAGES))?;
+    std::fs::write(&stamp, wanted).context("cannot note what was installed")?;
+    Ok(folder)
+}
