@@ -2,6 +2,17 @@ use std::borrow::Cow;
 
 use super::math::{self, CHUNK};
 
+/// Buckets of [`Candidates::keep_top_p`]: a 64th of a nat each, the last one open.
+const BUCKETS: usize = 64 * 32;
+
+/// Bucket of the logarithm of a weight: 0 for the likeliest, the last one for NaN.
+#[inline(always)]
+fn bucket(scaled: f32) -> u16 {
+    // 2^23 leaves the nearest integer in the low bits; a cast would not become SIMD.
+    const ROUND: f32 = 8_388_608.0;
+    ((scaled * -64.0).min((BUCKETS - 1) as f32) + ROUND).to_bits() as u16
+}
+
 /// The tokens that truncation has left, in order of id, and the weight `e^((logit - max) / temperature)` that each stands for.
 pub(super) struct Candidates<'a> {
     /// `None` while every token is left.
@@ -37,39 +48,38 @@ impl<'a> Candidates<'a> {
     ///
     /// Tokens are sorted into buckets by logit, and only the bucket in which the sum reaches its goal is sorted within.
     pub(super) fn keep_top_p(&mut self, top_p: f32) {
-        const PER_NAT: f32 = 64.0;
-        const BUCKETS: usize = 64 * 32;
-        let bucket = |scaled: f32| ((-scaled * PER_NAT) as usize).min(BUCKETS - 1);
-        let mut weight = vec![0f64; BUCKETS];
-        for &v in self.logits.iter() {
-            let scaled = self.scaled(v);
-            weight[bucket(scaled)] += f64::from(math::exp(scaled));
+        let mut sums = vec![0f64; BUCKETS];
+        let (mut weights, mut buckets) = ([0f32; CHUNK], [0u16; CHUNK]);
+        for chunk in self.logits.chunks(CHUNK) {
+            // Apart from the scattered additions, so that this part becomes SIMD.
+            for ((&v, weight), number) in chunk.iter().zip(&mut weights).zip(&mut buckets) {
+                let scaled = (v - self.max) * self.inverse_temperature;
+                (*weight, *number) = (math::exp(scaled), bucket(scaled));
+            }
+            for (&weight, &number) in weights.iter().zip(&buckets).take(chunk.len()) {
+                sums[usize::from(number)] += f64::from(weight);
+            }
         }
-        let goal = weight.iter().sum::<f64>() * f64::from(top_p);
+        let goal = sums.iter().sum::<f64>() * f64::from(top_p);
         let (mut reached, mut border) = (0.0, 0);
-        while border + 1 < BUCKETS && reached + weight[border] < goal {
-            reached += weight[border];
+        while border + 1 < BUCKETS && reached + sums[border] < goal {
+            reached += sums[border];
             border += 1;
         }
-        let (mut kept, mut open) = (Vec::new(), Vec::new());
-        for (i, &v) in self.logits.iter().enumerate() {
-            let b = bucket(self.scaled(v));
-            if b < border {
-                kept.push(i as u32);
-            } else if b == border {
-                open.push(i as u32);
-            }
-        }
+        let mut open: Vec<u32> = (0..self.logits.len() as u32).filter(|&i| usize::from(bucket(self.scaled(i))) == border).collect();
         open.sort_by(|&a, &b| self.logits[b as usize].total_cmp(&self.logits[a as usize]));
-        for i in open {
-            if reached >= goal && !kept.is_empty() {
-                break;
-            }
-            reached += f64::from(math::exp(self.scaled(self.logits[i as usize])));
-            kept.push(i);
-        }
-        kept.sort_unstable();
-        self.retain(kept);
+        let found = open.iter().find(|&&i| {
+            reached += f64::from(math::exp(self.scaled(i)));
+            reached >= goal
+        });
+        // Summed in another order, the border bucket may fall short of the goal by a hair: then all of it is kept.
+        let Some(last) = found.or(open.last()) else { return };
+        let (last, bound) = (*last, self.logits[*last as usize]);
+        self.retain(
+            (0..self.logits.len() as u32)
+                .filter(|&i| self.logits[i as usize] > bound || (self.logits[i as usize] == bound && i <= last))
+                .collect(),
+        );
     }
 
     /// The token at which the running sum of weights passes `u` (0..1) of the total.
@@ -84,8 +94,8 @@ impl<'a> Candidates<'a> {
         }
         // Rounding may leave a rest behind the last token: the last one with any weight is taken then.
         let mut chosen = None;
-        for (i, &v) in self.logits.iter().enumerate().skip(chunk * CHUNK) {
-            let weight = f64::from(math::exp(self.scaled(v)));
+        for i in chunk * CHUNK..self.logits.len() {
+            let weight = f64::from(math::exp(self.scaled(i as u32)));
             if weight > 0.0 {
                 chosen = Some(i);
                 if left < weight {
@@ -98,9 +108,9 @@ impl<'a> Candidates<'a> {
         self.ids.as_ref().map_or(index as u32, |ids| ids[index])
     }
 
-    fn scaled(&self, logit: f32) -> f32 {
-        let scaled = (logit - self.max) * self.inverse_temperature;
-        if scaled.is_nan() { f32::NEG_INFINITY } else { scaled }
+    /// Logarithm of the weight of the token at `index`.
+    fn scaled(&self, index: u32) -> f32 {
+        (self.logits[index as usize] - self.max) * self.inverse_temperature
     }
 
     /// `kept` are indices into what is left, ascending.
