@@ -23,7 +23,15 @@ const EXACT: CpuConfig = CpuConfig { threads: 2, compute: ComputeType::F32, kv_d
 
 #[derive(Deserialize)]
 struct Reference {
+    bf16: Deviation,
     cases: Vec<Case>,
+}
+
+/// How far transformers' own bf16 arithmetic is from its f32.
+#[derive(Deserialize)]
+struct Deviation {
+    worst: f32,
+    agree: usize,
 }
 
 #[derive(Deserialize)]
@@ -38,10 +46,10 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
 }
 
-fn reference(folder: &Path) -> Vec<Case> {
+fn reference(folder: &Path) -> Reference {
     let reference: Reference = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
     assert!(reference.cases.len() >= 3);
-    reference.cases
+    reference
 }
 
 /// How the driver cuts the work.
@@ -143,7 +151,7 @@ fn assert_exact(name: &str, cases: &[Case], config: CpuConfig, cut: Cut) -> bool
 #[test]
 fn greedy_ids_and_logprobs_are_the_references() {
     for name in FIXTURES {
-        let cases = reference(&folder(name));
+        let cases = reference(&folder(name)).cases;
         assert!(cases.iter().any(|c| c.prompt_ids.len() > 100));
         for block_size in [4, 16] {
             for (chunk, together) in [(1024, false), (1024, true), (16, false), (7, true)] {
@@ -159,7 +167,7 @@ fn every_instruction_set_agrees() {
     for isa in ISAS {
         for name in FIXTURES {
             let config = CpuConfig { isa: Some(isa), ..EXACT };
-            if assert_exact(name, &reference(&folder(name)), config, Cut { block_size: 16, chunk: 33, together: true }) {
+            if assert_exact(name, &reference(&folder(name)).cases, config, Cut { block_size: 16, chunk: 33, together: true }) {
                 run.push((isa, name));
             }
         }
@@ -172,7 +180,7 @@ fn every_instruction_set_agrees() {
 fn pipeline_stages_compose() {
     for name in FIXTURES {
         let (config, checkpoint) = (ModelConfig::open(&folder(name)).unwrap(), Checkpoint::open(&folder(name)).unwrap());
-        let case = &reference(&folder(name))[1];
+        let case = &reference(&folder(name)).cases[1];
         let backend = CpuBackend::new(EXACT).unwrap();
         let request = SampleRequest { params: SamplingParams { logprobs: Some(20), ..SamplingParams::greedy() }, output_position: 0 };
         let sequence = ScheduledSequence {
@@ -195,23 +203,22 @@ fn pipeline_stages_compose() {
     }
 }
 
-/// bf16 has 8 bits of mantissa: these wide random models are the hard case, trained ones are several times nearer.
+/// bf16 has 8 bits of mantissa, and wide random models are the hard case: the measure is what transformers loses by it.
 #[test]
-fn bf16_stays_near_the_reference() {
-    const TOLERANCE: f32 = 0.15;
+fn bf16_is_no_further_off_than_the_references_own() {
     for isa in [None, Some(Isa::Portable)] {
         for name in FIXTURES {
-            let cases = reference(&folder(name));
+            let Reference { bf16, cases } = reference(&folder(name));
             let cut = Cut { block_size: 16, chunk: 64, together: true };
             let config = CpuConfig { threads: 2, compute: ComputeType::BF16, kv_dtype: KvType::BF16, isa };
             let mut executor = executor(&folder(name), config, cut.block_size).unwrap();
             let sampled = drive(&mut executor, &cases, cut, true);
             let compared: Vec<_> = cases.iter().zip(&sampled).map(|(case, sampled)| compare(case, sampled)).collect();
             let worst = compared.iter().map(|c| c.0).fold(0.0, f32::max);
-            let (agree, positions) = (compared.iter().map(|c| c.1).sum::<usize>(), cases.iter().map(|c| c.output_ids.len()).sum::<usize>());
-            println!("{name}, {isa:?}: log-probabilities within {worst:.3}, top-1 agrees at {agree} of {positions}");
-            assert!(worst < TOLERANCE, "{name}, {isa:?}: {worst}");
-            assert!(agree * 20 >= positions * 19, "{name}, {isa:?}: top-1 agrees at {agree} of {positions} only");
+            let agree = compared.iter().map(|c| c.1).sum::<usize>();
+            println!("{name}, {isa:?}: log-probabilities within {worst:.3} ({:.3}), top-1 agrees at {agree} ({})", bf16.worst, bf16.agree);
+            assert!(worst < 1.25 * bf16.worst, "{name}, {isa:?}: {worst} where transformers has {}", bf16.worst);
+            assert!(agree + 2 >= bf16.agree, "{name}, {isa:?}: top-1 agrees at {agree} where transformers has {}", bf16.agree);
         }
     }
 }
