@@ -1,0 +1,138 @@
+//! A conversation at a terminal: a line is asked, its answer streams, and all of it is the context of the next one.
+//! Ctrl-C stops an answer, and twice in a row leaves, as do Ctrl-D and /quit.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+
+use super::answer::{Answer, Ending, Session};
+use super::terminal::SavedModes;
+use super::wire::Message;
+use super::{Front, Question};
+use crate::palette::{Colour, colour_wanted};
+use crate::signals::Signal;
+
+const HELP: &str =
+    "/clear   forget the conversation so far\n/help    this\n/quit    leave (also Ctrl-D, or Ctrl-C twice)\nCtrl-C stops an answer.";
+
+/// Something said at the prompt, or the wish to go.
+enum Said {
+    Line(String),
+    Interrupt,
+    Leave,
+    Stop(Signal),
+}
+
+pub async fn run(session: &mut Session, question: &Question, front: Front) -> anyhow::Result<u8> {
+    let mut editor = Some(DefaultEditor::new().context("cannot read from the terminal")?);
+    let mut messages: Vec<Message> = question.system.clone();
+    let mut interrupted = false;
+    say(&format!("{} at {}. /help lists commands.", question.model, session.server))?;
+    loop {
+        let said = prompt(session, &mut editor).await?;
+        let line = match said {
+            Said::Leave => return Ok(0),
+            Said::Stop(signal) => return Ok(signal.exit_code()),
+            Said::Interrupt if interrupted => return Ok(Signal::Interrupt.exit_code()),
+            Said::Interrupt => {
+                interrupted = true;
+                say("Ctrl-C again leaves.")?;
+                continue;
+            }
+            Said::Line(line) => line,
+        };
+        interrupted = false;
+        match line.trim() {
+            "" => continue,
+            "/quit" | "/exit" => return Ok(0),
+            "/help" => say(HELP)?,
+            "/clear" => {
+                messages.clone_from(&question.system);
+                say("Forgotten.")?;
+            }
+            command if is_command(command) => say(&format!("{command} is no command; /help lists them."))?,
+            text => {
+                messages.push(Message::user(text));
+                let Answer { text, ending } = session.answer(&question.request(&messages), front.display().as_mut()).await?;
+                if front == Front::Terminal {
+                    say("\n")?;
+                }
+                match ending {
+                    Ending::Complete => messages.push(Message::assistant(text)),
+                    Ending::Stopped(Signal::Interrupt) => {
+                        interrupted = true;
+                        messages.push(Message::assistant(text));
+                    }
+                    Ending::Stopped(signal) => return Ok(signal.exit_code()),
+                    Ending::Failed(error) => {
+                        // The question may be asked again, so it is not part of the conversation yet.
+                        messages.pop();
+                        eprintln!("error: {error}");
+                    }
+                    Ending::OutputClosed => return Ok(0),
+                }
+            }
+        }
+    }
+}
+
+/// Reads a line without holding up the signals; the editor is away meanwhile.
+async fn prompt(session: &mut Session, editor: &mut Option<DefaultEditor>) -> anyhow::Result<Said> {
+    let mut away = editor.take().context("the line editor is gone")?;
+    let modes = SavedModes::new().ok();
+    let reading = tokio::task::spawn_blocking(move || {
+        let line = away.readline("> ");
+        if let Ok(line) = &line {
+            let _ = away.add_history_entry(line);
+        }
+        (away, line)
+    });
+    tokio::select! {
+        read = reading => {
+            let (back, line) = read.context("cannot read from the terminal")?;
+            *editor = Some(back);
+            match line {
+                Ok(line) => Ok(Said::Line(line)),
+                Err(ReadlineError::Interrupted) => Ok(Said::Interrupt),
+                Err(ReadlineError::Eof) => Ok(Said::Leave),
+                Err(error) => Err(error).context("cannot read from the terminal"),
+            }
+        }
+        signal = session.signals.next() => {
+            drop(modes);
+            println!();
+            Ok(Said::Stop(signal))
+        }
+    }
+}
+
+/// `/word` alone; a path or a sentence is a question.
+fn is_command(line: &str) -> bool {
+    line.strip_prefix('/').is_some_and(|word| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphabetic()))
+}
+
+fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in text.lines() {
+        if colour_wanted() && !line.is_empty() {
+            writeln!(out, "{}", Colour::Dim.paint(line))?;
+        } else {
+            writeln!(out, "{line}")?;
+        }
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_lone_word_is_a_command() {
+        for (line, expected) in [("/qiut", true), ("/etc/passwd", false), ("/tmp is full, why?", false), ("/", false), ("quit", false)] {
+            assert_eq!(is_command(line), expected, "{line}");
+        }
+    }
+}
