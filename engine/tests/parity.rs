@@ -18,17 +18,19 @@ use tokenflow_engine::{
 };
 
 const FIXTURES: [&str; 3] = ["qwen3", "llama", "llama-linear"];
+const DEMO: &str = "demo-model";
 const ISAS: [Isa; 5] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 const EXACT: CpuConfig = CpuConfig { threads: 2, compute: ComputeType::F32, kv_dtype: KvType::F32, isa: None };
 
 #[derive(Deserialize)]
 struct Reference {
+    #[serde(default)]
     bf16: Deviation,
     cases: Vec<Case>,
 }
 
 /// How far transformers' own bf16 arithmetic is from its f32.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Deviation {
     worst: f32,
     agree: usize,
@@ -38,17 +40,21 @@ struct Deviation {
 struct Case {
     prompt_ids: Vec<u32>,
     output_ids: Vec<u32>,
+    /// Per output position: the log-probability of the chosen id.
+    #[serde(default)]
+    logprobs: Vec<f32>,
     /// Per output position: the likeliest ids with their log-probabilities.
+    #[serde(default)]
     top: Vec<Vec<(u32, f32)>>,
 }
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(if name == DEMO { "" } else { "fixtures" }).join(name)
 }
 
 fn reference(folder: &Path) -> Reference {
     let reference: Reference = serde_json::from_slice(&std::fs::read(folder.join("reference.json")).unwrap()).unwrap();
-    assert!(reference.cases.len() >= 3);
+    assert!(reference.cases.iter().all(|c| c.top.len() + c.logprobs.len() == c.output_ids.len() && !c.output_ids.is_empty()));
     reference
 }
 
@@ -127,10 +133,11 @@ fn drive(executor: &mut dyn Executor, cases: &[Case], cut: Cut, teacher: bool) -
 /// Largest difference between our log-probabilities and the reference's, over its likeliest ids; and how often ours is the likeliest.
 fn compare(case: &Case, sampled: &[SampledToken]) -> (f32, usize) {
     let (mut worst, mut agree) = (0f32, 0);
-    for ((expected, top), ours) in case.output_ids.iter().zip(&case.top).zip(sampled) {
-        agree += usize::from(ours.token == *expected);
-        for (id, logprob) in top {
-            let (_, found) = ours.top.iter().find(|(i, _)| i == id).expect("the reference's five likeliest are among our twenty");
+    for (i, ours) in sampled.iter().enumerate() {
+        agree += usize::from(ours.token == case.output_ids[i]);
+        let chosen = case.logprobs.get(i).map(|logprob| (case.output_ids[i], *logprob));
+        for (id, logprob) in case.top.get(i).into_iter().flatten().copied().chain(chosen) {
+            let (_, found) = ours.top.iter().find(|(ours, _)| *ours == id).expect("the reference's likeliest are among our twenty");
             worst = worst.max((found - logprob).abs());
         }
     }
@@ -174,6 +181,14 @@ fn every_instruction_set_agrees() {
     }
     assert!(FIXTURES.iter().all(|name| run.contains(&(Isa::Portable, name))), "{run:?}");
     println!("instruction sets: {run:?}");
+}
+
+#[test]
+fn the_demo_model_says_what_the_reference_says() {
+    let cases = reference(&folder(DEMO)).cases;
+    assert!(cases.len() >= 2);
+    assert!(assert_exact(DEMO, &cases, EXACT, Cut { block_size: 16, chunk: 1024, together: false }));
+    assert!(assert_exact(DEMO, &cases, EXACT, Cut { block_size: 4, chunk: 9, together: true }));
 }
 
 #[test]
