@@ -28,6 +28,9 @@ pub struct DemoArgs {
     /// Tokens per second of a stream on a healthy link, so that a person can follow
     #[arg(long, default_value_t = 60.0)]
     speed: f64,
+    /// Use the binaries that lie beside this one instead of building
+    #[arg(long)]
+    no_build: bool,
 }
 
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
@@ -40,8 +43,10 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         }
         netns::remove_stale();
     }
-    eprintln!("building (the first time takes a few minutes)");
-    build::binaries()?;
+    if !args.no_build {
+        eprintln!("building (the first time takes a few minutes)");
+        build::binaries()?;
+    }
     let servers = Servers::start(args)?;
     servers.introduce()?;
     if args.congested { congested::run(&servers, args) } else { plain(&servers, args) }
@@ -80,7 +85,7 @@ impl Servers {
 
 /// The part of the hint server's log that tells why it measures as it does.
 fn probe_reason(line: &str) -> Option<&str> {
-    line.find("probe=").or_else(|| line.find("probe:")).map(|at| line[at..].trim())
+    line.find("measuring with").map(|at| line[at..].trim())
 }
 
 fn plain(servers: &Servers, args: &DemoArgs) -> anyhow::Result<()> {
