@@ -127,7 +127,8 @@ impl StreamPacing {
     /// Charges one token to the rate cap.
     pub(super) fn token_sent(&mut self, rate_cap: Option<f64>, now: Duration) {
         if let Some(rate) = rate_cap {
-            self.next_token = self.next_token.max(now) + Duration::from_secs_f64(rate.recip());
+            let interval = Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX);
+            self.next_token = self.next_token.max(now).saturating_add(interval);
         }
     }
 }

@@ -114,7 +114,7 @@ impl Scheduler {
 
     /// Whether a seat and blocks for `num_tokens` are free, if need be after parking streams that have been stalled for long.
     fn make_room(&mut self, num_tokens: usize, now: Duration) -> bool {
-        let stalled = |s: &Sequence| s.pacing.paced_since.is_some_and(|since| now - since >= pacing::PARK_AFTER);
+        let stalled = |s: &Sequence| s.pacing.paced_since.is_some_and(|since| now.saturating_sub(since) >= pacing::PARK_AFTER);
         let needed = self.pool.blocks_for(num_tokens);
         let (mut seats, mut blocks) = (self.config.max_num_seqs - self.running.len(), self.pool.num_free());
         let mut parked = 0;

@@ -1,0 +1,348 @@
+//! The fake executor and network, and the loop that drives the scheduler with them.
+//!
+//! The executor computes the next token as a hash of all tokens before it, read back from simulated KV slots through the block table: a
+//! missing, stale or misplaced token, or a block that two sequences write, changes the output.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Duration,
+};
+
+use tokenflow_engine::{
+    kv::BlockId,
+    sampling::{SampledToken, SamplingParams},
+    scheduler::{
+        FinishReason, Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, StepOutput, StepPlan, StreamSignal,
+        pacing::MIN_STEP_BUDGET,
+    },
+};
+
+pub const CHUNK_BYTES: u32 = 200;
+pub const VOCAB: u64 = 50;
+const STOP_TOKEN: u32 = 7;
+
+/// The token that follows `history`.
+pub fn next_token(history: &[u32]) -> u32 {
+    let hash = history.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x0100_0000_01b3).rotate_left(23));
+    ((hash >> 20) % VOCAB) as u32
+}
+
+/// What a sequence alone, unconstrained but for `limit` tokens in all, generates.
+pub fn reference(request: &Request, limit: usize) -> (Vec<u32>, FinishReason) {
+    let mut tokens = request.prompt.clone();
+    loop {
+        let token = next_token(&tokens);
+        tokens.push(token);
+        let finish = if request.stops && token == STOP_TOKEN {
+            FinishReason::Stop
+        } else if tokens.len() >= (request.prompt.len() + request.max_tokens).min(limit) {
+            FinishReason::Length
+        } else {
+            continue;
+        };
+        return (tokens.split_off(request.prompt.len()), finish);
+    }
+}
+
+/// Simulated KV memory: which token was written at which position, by slot.
+pub struct FakeExecutor {
+    pub block_size: usize,
+    pub slots: Vec<Option<(u32, usize)>>,
+}
+
+impl FakeExecutor {
+    pub fn new(config: &SchedulerConfig) -> Self {
+        Self { block_size: config.block_size, slots: vec![None; config.num_blocks * config.block_size] }
+    }
+
+    /// As a model does in each layer: all tokens write their KV, then every query reads its history.
+    pub fn execute(&mut self, plan: &StepPlan) -> StepOutput {
+        let mut output = StepOutput { step: plan.step, sampled: Vec::new() };
+        let mut written = HashSet::new();
+        for s in &plan.sequences {
+            for (i, &token) in s.tokens.iter().enumerate() {
+                let slot = self.slot(&s.block_table, s.start + i);
+                assert!(written.insert(slot), "slot {slot} is written twice in step {}", plan.step);
+                self.slots[slot] = Some((token, s.start + i));
+            }
+        }
+        for s in &plan.sequences {
+            let history: Vec<u32> = (0..s.start + s.tokens.len())
+                .map(|position| {
+                    let (token, stored_at) = self.slots[self.slot(&s.block_table, position)].expect("history was written");
+                    assert_eq!(stored_at, position, "stale KV of sequence {} in step {}", s.id.0, plan.step);
+                    token
+                })
+                .collect();
+            if let Some(sample) = &s.sample {
+                assert!(sample.output_position < history.len());
+                output.sampled.push((s.id, SampledToken { token: next_token(&history), logprob: None, top: Vec::new() }));
+            }
+        }
+        output
+    }
+
+    pub fn slot(&self, block_table: &[BlockId], position: usize) -> usize {
+        block_table[position / self.block_size].0 as usize * self.block_size + position % self.block_size
+    }
+}
+
+/// One link in virtual time: it delivers at `bytes_per_s`, except that it stands still during `stall` (milliseconds).
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub bytes_per_s: f64,
+    pub stall: std::ops::Range<u64>,
+    pub health: Swing,
+    /// Whether the rate is known to the scheduler.
+    pub measured: bool,
+}
+
+/// A value that changes to and fro, each time after `period_ms`.
+#[derive(Clone, Copy, Debug)]
+pub struct Swing {
+    pub values: [f64; 2],
+    pub period_ms: u64,
+}
+
+impl Swing {
+    pub fn at(&self, now: Duration) -> f64 {
+        self.values[(now.as_millis() as u64 / self.period_ms % 2) as usize]
+    }
+}
+
+pub fn steady(value: f64) -> Swing {
+    Swing { values: [value; 2], period_ms: 1 }
+}
+
+#[derive(Clone, Debug)]
+pub struct FakeNetwork {
+    pub now: Duration,
+    pub factor: Swing,
+    /// Each link, and the bytes that wait for it.
+    pub links: HashMap<SequenceId, (Link, f64)>,
+}
+
+impl FakeNetwork {
+    pub fn new(factor: Swing) -> Self {
+        Self { now: Duration::ZERO, factor, links: HashMap::new() }
+    }
+
+    pub fn deliver(&mut self, to: Duration) {
+        let from = std::mem::replace(&mut self.now, to);
+        for (link, undelivered) in self.links.values_mut() {
+            let stalled = link.stall.contains(&(from.as_millis() as u64));
+            let delivered = if stalled { 0.0 } else { link.bytes_per_s * (to - from).as_secs_f64() };
+            *undelivered = (*undelivered - delivered).max(0.0);
+        }
+    }
+}
+
+impl Network for FakeNetwork {
+    fn health_factor(&self) -> f64 {
+        self.factor.at(self.now)
+    }
+
+    fn stream(&self, id: SequenceId) -> Option<StreamSignal> {
+        let (link, undelivered) = self.links.get(&id)?;
+        Some(StreamSignal {
+            health: link.health.at(self.now),
+            undelivered_bytes: *undelivered as u64,
+            delivery_rate_bytes_per_s: link.measured.then_some(link.bytes_per_s),
+            min_rtt_us: Some(10_000),
+            chunk_bytes: CHUNK_BYTES,
+        })
+    }
+}
+
+/// Counts questions, so that a test sees that none is asked twice in a plan.
+pub struct CountingNetwork<'a> {
+    pub network: &'a FakeNetwork,
+    pub asked: std::cell::RefCell<HashMap<SequenceId, usize>>,
+}
+
+impl Network for CountingNetwork<'_> {
+    fn health_factor(&self) -> f64 {
+        self.network.health_factor()
+    }
+
+    fn stream(&self, id: SequenceId) -> Option<StreamSignal> {
+        *self.asked.borrow_mut().entry(id).or_default() += 1;
+        self.network.stream(id)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub prompt: Vec<u32>,
+    pub max_tokens: usize,
+    pub stops: bool,
+    pub streamed: bool,
+    pub arrival_ms: u64,
+    /// The client goes away this long after it came, in the middle of a step or between two.
+    pub cancel_after_ms: Option<(u64, bool)>,
+    pub link: Option<Link>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub config: SchedulerConfig,
+    pub factor: Swing,
+    pub requests: Vec<Request>,
+}
+
+impl Scenario {
+    pub fn limit(&self) -> usize {
+        self.config.max_model_len.min(self.config.num_blocks * self.config.block_size + 1)
+    }
+
+    pub fn sequence(&self, i: usize) -> NewSequence {
+        let request = &self.requests[i];
+        NewSequence {
+            id: SequenceId(i as u64),
+            prompt: request.prompt.clone(),
+            max_tokens: request.max_tokens,
+            stop_token_ids: if request.stops { vec![STOP_TOKEN] } else { Vec::new() },
+            sampling: SamplingParams::greedy(),
+            streamed: request.streamed,
+            arrival: Duration::from_millis(request.arrival_ms),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub outputs: BTreeMap<u64, (Vec<u32>, Option<FinishReason>)>,
+    pub cancelled: HashSet<u64>,
+    /// In order of their first token's computation.
+    pub first_scheduled: Vec<u64>,
+    pub steps: usize,
+    /// By sequence.
+    pub preemptions: BTreeMap<u64, u32>,
+    pub paced_steps: usize,
+    /// When each sequence's tokens came.
+    pub token_times: BTreeMap<u64, Vec<Duration>>,
+}
+
+/// Drives the scheduler as the engine does, checking after every call what must always hold.
+pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duration, &FakeNetwork)) -> Outcome {
+    let config = &scenario.config;
+    let mut scheduler = Scheduler::new(config.clone());
+    let mut executor = FakeExecutor::new(config);
+    let mut network = FakeNetwork::new(scenario.factor);
+    let mut outcome = Outcome::default();
+    let mut now = Duration::ZERO;
+    let mut to_come: Vec<usize> = (0..scenario.requests.len()).collect();
+    to_come.sort_by_key(|&i| scenario.requests[i].arrival_ms);
+    to_come.reverse();
+
+    for _ in 0..200_000 {
+        while let Some(&i) = to_come.last().filter(|&&i| scenario.requests[i].arrival_ms <= now.as_millis() as u64) {
+            to_come.pop();
+            if scheduler.add(scenario.sequence(i)).is_ok() {
+                outcome.outputs.insert(i as u64, (Vec::new(), None));
+                if let Some(link) = &scenario.requests[i].link {
+                    network.links.insert(SequenceId(i as u64), (link.clone(), 0.0));
+                }
+            }
+        }
+        let cancel_due = |outcome: &mut Outcome, scheduler: &mut Scheduler, in_step: bool| {
+            for (i, request) in scenario.requests.iter().enumerate() {
+                let due = request
+                    .cancel_after_ms
+                    .is_some_and(|(after, within)| within == in_step && Duration::from_millis(request.arrival_ms + after) <= now);
+                let id = i as u64;
+                if due && outcome.outputs.get(&id).is_some_and(|(_, finish)| finish.is_none()) && outcome.cancelled.insert(id) {
+                    assert!(scheduler.cancel(SequenceId(id)), "sequence {id} is here to be cancelled");
+                    assert!(!scheduler.cancel(SequenceId(id)), "sequence {id} is cancelled once");
+                }
+            }
+        };
+        cancel_due(&mut outcome, &mut scheduler, false);
+        if scheduler.is_empty() && to_come.is_empty() {
+            assert_eq!(scheduler.stats().kv_blocks_used, 0, "all blocks come back");
+            return outcome;
+        }
+        inspect(&scheduler, now, &network);
+        let counting = CountingNetwork { network: &network, asked: Default::default() };
+        let Some(plan) = scheduler.plan(now, &counting) else {
+            scheduler.check_invariants().unwrap();
+            let arrival = to_come.last().map(|&i| Duration::from_millis(scenario.requests[i].arrival_ms));
+            let wakeup = scheduler.next_wakeup(now);
+            let next = [arrival, wakeup].into_iter().flatten().min();
+            let next = next.unwrap_or_else(|| panic!("nothing runs and nothing will: {:?}", scheduler.stats()));
+            assert!(next > now, "the wake-up is in the future");
+            network.deliver(next);
+            now = next;
+            continue;
+        };
+        assert!(counting.asked.borrow().values().all(|&times| times == 1), "asked twice of one stream");
+        check_plan(&plan, config, network.health_factor(), &scheduler);
+        scheduler.check_invariants().unwrap();
+        outcome.steps += 1;
+        outcome.paced_steps += scheduler.stats().paced;
+        for s in &plan.sequences {
+            assert!(!scheduler.is_paced(s.id));
+            if !outcome.first_scheduled.contains(&s.id.0) {
+                outcome.first_scheduled.push(s.id.0);
+            }
+        }
+
+        let output = executor.execute(&plan);
+        let held_before = scheduler.stats().kv_blocks_used;
+        let outside = |s: &Scheduler| s.stats().running - plan.sequences.len();
+        let (outside_before, cancelled_before) = (outside(&scheduler), outcome.cancelled.len());
+        cancel_due(&mut outcome, &mut scheduler, true);
+        if outcome.cancelled.len() > cancelled_before && outside_before == 0 {
+            assert_eq!(scheduler.stats().kv_blocks_used, held_before, "nothing of a step is freed before it comes back");
+        }
+        let done = now + Duration::from_micros(500 + 100 * plan.num_tokens() as u64);
+        network.deliver(done);
+        now = done;
+        for update in scheduler.apply(&plan, output, now) {
+            assert!(!outcome.cancelled.contains(&update.id.0), "no update after a cancel");
+            let (tokens, finish) = outcome.outputs.get_mut(&update.id.0).unwrap();
+            assert!(finish.is_none(), "no update after the last");
+            assert_eq!(update.queued.is_some(), tokens.is_empty());
+            tokens.push(update.token.token);
+            *finish = update.finish;
+            outcome.preemptions.insert(update.id.0, update.preemptions);
+            outcome.token_times.entry(update.id.0).or_default().push(now);
+            if let Some((_, undelivered)) = network.links.get_mut(&update.id) {
+                *undelivered += f64::from(CHUNK_BYTES);
+            }
+        }
+        scheduler.check_invariants().unwrap();
+    }
+    panic!("not done after {} steps at {now:?}: {:?}", outcome.steps, scheduler.stats());
+}
+
+pub fn check_plan(plan: &StepPlan, config: &SchedulerConfig, factor: f64, scheduler: &Scheduler) {
+    let budget = match config.pacing {
+        Pacing::Global => ((config.max_num_batched_tokens as f64 * factor).round() as usize).max(MIN_STEP_BUDGET),
+        _ => config.max_num_batched_tokens,
+    };
+    assert!(plan.num_tokens() <= budget.min(config.max_num_batched_tokens), "{} tokens of {budget}", plan.num_tokens());
+    assert!(plan.sequences.len() <= config.max_num_seqs);
+    let stats = scheduler.stats();
+    assert_eq!(stats.prefill_tokens + stats.decode_tokens, plan.num_tokens());
+    assert!(plan.num_tokens() <= stats.step_budget && stats.step_budget <= config.max_num_batched_tokens);
+    for s in &plan.sequences {
+        assert!(!s.tokens.is_empty());
+        assert_eq!(s.block_table.len(), (s.start + s.tokens.len()).div_ceil(config.block_size));
+    }
+}
+
+pub fn check_outcome(scenario: &Scenario, outcome: &Outcome) {
+    for (i, request) in scenario.requests.iter().enumerate() {
+        let Some((tokens, finish)) = outcome.outputs.get(&(i as u64)) else {
+            assert!(request.prompt.len() >= scenario.limit(), "sequence {i} was refused");
+            continue;
+        };
+        let (expected, reason) = reference(request, scenario.limit());
+        if outcome.cancelled.contains(&(i as u64)) {
+            assert_eq!(tokens[..], expected[..tokens.len()], "sequence {i}, cancelled");
+        } else {
+            assert_eq!((tokens, *finish), (&expected, Some(reason)), "sequence {i}");
+        }
+    }
+}
