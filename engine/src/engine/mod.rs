@@ -27,7 +27,7 @@ use crate::{
     executor::Executor,
     health::Links,
     metrics::EngineMetrics,
-    scheduler::{NewSequence, Scheduler, SequenceId},
+    scheduler::{FinishReason, NewSequence, Scheduler, SequenceId},
 };
 
 /// Accepts requests. Cheap to clone; when the last handle and the last generation are gone, the loop ends.
@@ -50,9 +50,9 @@ struct Shared {
 struct CommandSender(mpsc::Sender<Command>);
 
 impl CommandSender {
-    fn cancel(&self, id: SequenceId) {
-        // A loop that has ended has nothing left to cancel.
-        let _ = self.0.send(Command::Cancel(id));
+    fn end(&self, id: SequenceId, reason: FinishReason) {
+        // A loop that has ended has nothing left to end.
+        let _ = self.0.send(Command::End(id, reason));
     }
 }
 

@@ -127,6 +127,18 @@ impl Generation {
         self.tokens.try_recv().ok().map(|next| self.taken(next))
     }
 
+    /// Ends it because its text is complete: a stop string came. Unlike dropping it, this does not count as an abort.
+    pub fn stop(mut self) {
+        self.end(FinishReason::Stop);
+    }
+
+    fn end(&mut self, reason: FinishReason) {
+        if !self.ended {
+            self.ended = true;
+            self.commands.end(self.id, reason);
+        }
+    }
+
     fn taken(&mut self, next: Result<StepToken, EngineError>) -> Result<StepToken, EngineError> {
         match &next {
             Ok(token) => {
@@ -143,8 +155,6 @@ impl Generation {
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        if !self.ended {
-            self.commands.cancel(self.id);
-        }
+        self.end(FinishReason::Abort);
     }
 }

@@ -20,7 +20,8 @@ use crate::{
 
 pub(super) enum Command {
     Submit(Box<NewSequence>, Box<Live>),
-    Cancel(SequenceId),
+    /// The client went away, or the text is complete.
+    End(SequenceId, FinishReason),
     /// Ends every request with an error that carries the reason; the loop goes on.
     AbortAll(EngineError),
 }
@@ -140,9 +141,9 @@ impl Loop {
                 }
                 self.live.insert(id, *live);
             }
-            Command::Cancel(id) => {
+            Command::End(id, reason) => {
                 if self.scheduler.cancel(id) {
-                    self.close(id, FinishReason::Abort);
+                    self.close(id, reason);
                 }
             }
             Command::AbortAll(error) => self.abort_all(&error),

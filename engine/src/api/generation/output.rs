@@ -68,6 +68,8 @@ impl Assembler {
 pub(in crate::api) struct Output {
     /// `None` once the last piece has been handed out.
     generation: Option<Generation>,
+    /// An error that came right behind tokens, which go out before it.
+    failed: Option<EngineError>,
     assembler: Assembler,
     meter: Option<Arc<StreamMeter>>,
     prompt_tokens: usize,
@@ -81,7 +83,7 @@ impl Output {
         meter: Option<Arc<StreamMeter>>,
         prompt_tokens: usize,
     ) -> Self {
-        Self { generation: Some(generation), assembler: Assembler::new(tokenizer, options), meter, prompt_tokens }
+        Self { generation: Some(generation), failed: None, assembler: Assembler::new(tokenizer, options), meter, prompt_tokens }
     }
 
     pub(in crate::api) fn prompt_tokens(&self) -> usize {
@@ -97,23 +99,26 @@ impl Output {
     /// # Errors
     /// When the engine failed; nothing follows.
     pub(in crate::api) async fn next(&mut self) -> Option<Result<Delta, EngineError>> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
         let generation = self.generation.as_mut()?;
         let mut delta = Delta::default();
         let mut next = generation.next().await;
         loop {
-            match next {
-                Some(Ok(step)) => self.assembler.add(step, &mut delta),
-                Some(Err(error)) => {
+            match next.unwrap_or_else(|| Err(EngineError::Stopped("it ended the request without a reason".to_owned()))) {
+                Ok(step) => self.assembler.add(step, &mut delta),
+                Err(error) => {
                     self.generation = None;
-                    return Some(Err(error));
-                }
-                None => {
-                    self.generation = None;
-                    return Some(Err(EngineError::Stopped("it ended the request without a reason".to_owned())));
+                    if delta.num_tokens == 0 {
+                        return Some(Err(error));
+                    }
+                    self.failed = Some(error);
+                    return Some(Ok(delta));
                 }
             }
             if delta.finish.is_some() {
-                self.generation = None;
+                self.generation.take().map(Generation::stop);
                 return Some(Ok(delta));
             }
             match generation.try_next() {

@@ -26,8 +26,11 @@ impl GenerationFields {
     pub(in crate::api) fn validate(self, state: &ApiState, logprobs: Option<u32>) -> Result<GenerationOptions, ApiError> {
         let (defaults, info) = (&state.generation_defaults, state.engine.info());
         let temperature = self.temperature.or(defaults.temperature.map(f64::from)).unwrap_or(1.0);
-        if temperature < 0.0 || !(temperature as f32).is_finite() {
+        if temperature < 0.0 {
             return Err(ApiError::field("temperature", format!("temperature must be non-negative, got {temperature:?}.")));
+        }
+        if !(temperature as f32).is_finite() {
+            return Err(ApiError::field("temperature", format!("temperature is too large, got {temperature:?}.")));
         }
         let top_p = self.top_p.or(defaults.top_p.map(f64::from)).unwrap_or(1.0);
         if !(top_p > 0.0 && top_p <= 1.0) {

@@ -1,0 +1,10 @@
+//! The HTTP API over a real engine whose executor speaks a prepared text, so that every token is known beforehand.
+
+mod chat;
+mod completions;
+mod errors;
+mod operations;
+mod script;
+mod server;
+mod slow_readers;
+mod tokens;

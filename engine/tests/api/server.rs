@@ -1,0 +1,167 @@
+//! A server made for one test, asked in memory or over TCP.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    http::{Method, Request, Response, StatusCode, header},
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokenflow_engine::{
+    api::{self, ApiState},
+    engine::{Engine, EngineInfo},
+    health::Links,
+    metrics::EngineMetrics,
+    model::GenerationDefaults,
+    scheduler::{Pacing, Scheduler, SchedulerConfig},
+    tokenizer::Tokenizer,
+};
+use tokenflow_hint_api::{HintUrl, Subscriber};
+use tower::ServiceExt;
+
+use crate::script::{EOS, Gate, Script};
+
+pub const MAX_MODEL_LEN: usize = 128;
+
+pub struct Server {
+    pub router: Router,
+    pub tokenizer: Arc<Tokenizer>,
+    pub metrics: Arc<EngineMetrics>,
+    pub gate: Arc<Gate>,
+    pub engine: Engine,
+}
+
+/// Serves a model that always says `reply`.
+pub fn says(reply: &str) -> Server {
+    start(reply, Gate::open(), None)
+}
+
+pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen3");
+    let tokenizer = Arc::new(Tokenizer::from_dir(&folder).unwrap());
+    let info = EngineInfo {
+        max_model_len: MAX_MODEL_LEN,
+        vocab_size: 1024,
+        block_size: 16,
+        num_blocks: 256,
+        max_num_batched_tokens: 512,
+        max_num_seqs: 64,
+        eos_token_ids: vec![EOS],
+        max_logprobs: 20,
+    };
+    let scheduler = Scheduler::new(SchedulerConfig {
+        max_num_batched_tokens: info.max_num_batched_tokens,
+        max_num_seqs: info.max_num_seqs,
+        block_size: info.block_size,
+        num_blocks: info.num_blocks,
+        max_model_len: info.max_model_len,
+        pacing: Pacing::PerConnection,
+        max_waiting: None,
+        stream_rate_cap: None,
+    });
+    let metrics = Arc::new(EngineMetrics::new("q", &info));
+    let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone() };
+    let links = Links::new(Subscriber::spawn(HintUrl::None));
+    let engine = Engine::start(info, scheduler, Box::new(script), links, metrics.clone()).unwrap();
+    let names = vec!["q".to_owned(), "alias".to_owned()];
+    let state =
+        ApiState::new(engine.clone(), tokenizer.clone(), metrics.clone(), names, "models/q".to_owned(), GenerationDefaults::default(), 0);
+    Server { router: api::router(Arc::new(state)), tokenizer, metrics, gate, engine }
+}
+
+impl Server {
+    pub async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, String) {
+        read(self.send(Request::get(path).body(Body::empty()).unwrap()).await).await
+    }
+
+    pub async fn post_raw(&self, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+        read(self.send(post(path, body)).await).await
+    }
+
+    /// The answer's JSON, which must be a success.
+    pub async fn post(&self, path: &str, body: Value) -> Value {
+        let (status, text) = self.post_raw(path, body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The events of a stream, which must end with `[DONE]`; that one is left out. Reader and engine go in step.
+    pub async fn stream(&self, path: &str, mut body: Value) -> Vec<Value> {
+        body["stream"] = json!(true);
+        self.gate.set_open(false);
+        let mut response = self.send(post(path, body.to_string())).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream; charset=utf-8");
+        let mut all = Vec::new();
+        while all.last() != Some(&Value::String("[DONE]".to_owned())) {
+            self.gate.allow(1);
+            all.extend(frame(&mut response).await.expect("an end of the stream"));
+        }
+        assert_eq!(frame(&mut response).await, None);
+        self.gate.set_open(true);
+        all.pop();
+        all
+    }
+
+    /// The value of a metric, once it is `expected`.
+    pub async fn wait_for_metric(&self, name_and_labels: &str, expected: &str) {
+        let mut last = None;
+        for _ in 0..2000 {
+            let text = self.metrics.render();
+            last = text.lines().find_map(|l| l.strip_prefix(name_and_labels).map(|v| v.trim().to_owned()));
+            if last.as_deref() == Some(expected) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{name_and_labels} is {last:?}, not {expected}");
+    }
+}
+
+pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
+    Request::builder().method(Method::POST).uri(path).header(header::CONTENT_TYPE, "application/json").body(body.into()).unwrap()
+}
+
+pub async fn read(response: Response<Body>) -> (StatusCode, String) {
+    let status = response.status();
+    let bytes: Bytes = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+/// The data of every event; `[DONE]` as a string.
+pub fn events(text: &str) -> Vec<Value> {
+    assert!(text.ends_with("\n\n"), "{text:?}");
+    let datas = text.trim_end().split("\n\n").map(|event| event.strip_prefix("data: ").unwrap_or_else(|| panic!("{event:?}")));
+    datas.map(|data| serde_json::from_str(data).unwrap_or_else(|_| Value::String(data.to_owned()))).collect()
+}
+
+/// The events of the next piece of the body.
+pub async fn frame(response: &mut Response<Body>) -> Option<Vec<Value>> {
+    let data = response.body_mut().frame().await?.unwrap().into_data().unwrap();
+    Some(events(std::str::from_utf8(&data).unwrap()))
+}
+
+/// Replaces what differs from run to run.
+pub fn without_ids(mut value: Value) -> Value {
+    for (field, fixed) in [("id", json!("ID")), ("created", json!(0))] {
+        if value.get(field).is_some() {
+            value[field] = fixed;
+        }
+    }
+    value
+}
+
+pub fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap()
+}
+
+/// One event a line.
+pub fn lines(events: Vec<Value>) -> String {
+    events.into_iter().map(|event| without_ids(event).to_string() + "\n").collect()
+}
