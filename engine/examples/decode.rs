@@ -64,24 +64,38 @@ fn main() -> anyhow::Result<()> {
     };
     for batch in arguments.batch {
         for _ in 0..arguments.rounds {
-            let t0 = Instant::now();
+            let mut prefills = Vec::new();
             for s in 0..batch {
-                executor.execute(&StepPlan { step: 0, sequences: vec![share(s, (0..arguments.prompt).map(token).collect(), 0)] })?;
+                let sequences = vec![share(s, (0..arguments.prompt).map(token).collect(), 0)];
+                prefills.push(timed(&mut executor, sequences)?);
             }
-            let t1 = Instant::now();
+            let mut steps = Vec::new();
             for k in 0..arguments.steps {
-                let sequences = (0..batch).map(|s| share(s, vec![token(k)], arguments.prompt + k)).collect();
-                executor.execute(&StepPlan { step: 0, sequences })?;
+                steps.push(timed(&mut executor, (0..batch).map(|s| share(s, vec![token(k)], arguments.prompt + k)).collect())?);
             }
-            let (prefill, decode) = ((t1 - t0).as_secs_f64(), t1.elapsed().as_secs_f64());
+            let (prefill, decode) = (median(&mut prefills), median(&mut steps));
             println!(
-                "batch {batch}: prefill {:.0} tok/s ({:.0} ms a prompt), decode {:.1} tok/s ({:.1} ms a step)",
-                (arguments.prompt * batch) as f64 / prefill,
-                1e3 * prefill / batch as f64,
-                (arguments.steps * batch) as f64 / decode,
-                1e3 * decode / arguments.steps as f64
+                "batch {batch}: prefill {:.0} tok/s ({:.0} ms a prompt), decode {:.1} tok/s ({:.1} ms a step; fastest {:.1}, mean {:.1})",
+                arguments.prompt as f64 / prefill,
+                1e3 * prefill,
+                batch as f64 / decode,
+                1e3 * decode,
+                1e3 * steps[0],
+                1e3 * steps.iter().sum::<f64>() / steps.len() as f64,
             );
         }
     }
     Ok(())
+}
+
+fn timed(executor: &mut dyn Executor, sequences: Vec<ScheduledSequence>) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    executor.execute(&StepPlan { step: 0, sequences })?;
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Sorts `seconds`. The median tells more than the mean on a machine that does other work too.
+fn median(seconds: &mut [f64]) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
 }
