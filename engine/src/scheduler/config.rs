@@ -39,7 +39,7 @@ pub struct SchedulerStats {
     pub running: usize,
     /// Sequences that hold none: not yet started, or preempted.
     pub waiting: usize,
-    /// Sequences that sat the last step out.
+    /// Sequences that sat the last step out because their link is behind.
     pub paced: usize,
     pub kv_blocks: usize,
     pub kv_blocks_used: usize,

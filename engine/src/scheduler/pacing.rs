@@ -75,10 +75,21 @@ pub(super) struct StreamPacing {
     next_token: Duration,
     /// The connection's health at the last look, where this mode uses it; else 1.
     pub(super) health: f64,
-    /// Since when the stream has been sitting steps out; `None` while it runs.
+    /// Whether it sits the step out that is being planned.
+    pub(super) sits_out: bool,
+    /// Since when it has been sitting steps out for want of credit; `None` while it has some.
     pub(super) paced_since: Option<Duration>,
-    /// Whether it sat a step out since its last token.
+    /// Whether it sat a step out for want of credit since its last token.
     pub(super) sat_out: bool,
+}
+
+/// Why a stream sits a step out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    /// When to look again.
+    pub(super) until: Duration,
+    /// Its link is behind; otherwise it is ahead of the rate cap, which says nothing of the link.
+    pub(super) for_credit: bool,
 }
 
 impl Default for StreamPacing {
@@ -88,6 +99,7 @@ impl Default for StreamPacing {
             looked_at: Duration::ZERO,
             next_token: Duration::ZERO,
             health: 1.0,
+            sits_out: false,
             paced_since: None,
             sat_out: false,
         }
@@ -95,21 +107,19 @@ impl Default for StreamPacing {
 }
 
 impl StreamPacing {
-    /// Decides whether the stream runs now: `None`, or when to look again. `signal` is asked only where it matters.
-    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, signal: impl FnOnce() -> Option<StreamSignal>) -> Option<Duration> {
+    /// Decides whether the stream runs now: `None`, or why not. `signal` is asked only where it matters.
+    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, signal: impl FnOnce() -> Option<StreamSignal>) -> Option<Wait> {
         let capped_until = self.next_token.saturating_sub(RATE_CAP_TOLERANCE);
-        let look_again = if now < capped_until {
-            Some(capped_until)
+        let wait = if now < capped_until {
+            Some(Wait { until: capped_until, for_credit: false })
         } else {
-            let has_credit = match signal() {
-                Some(signal) => signal.undelivered_bytes < self.window(pacing, now, &signal),
-                None => true,
-            };
-            (!has_credit).then(|| now + LOOK_AGAIN_AFTER)
+            let has_credit = signal().is_none_or(|signal| signal.undelivered_bytes < self.window(pacing, now, &signal));
+            (!has_credit).then(|| Wait { until: now + LOOK_AGAIN_AFTER, for_credit: true })
         };
-        self.paced_since = look_again.map(|_| self.paced_since.unwrap_or(now));
-        self.sat_out |= look_again.is_some();
-        look_again
+        self.sits_out = wait.is_some();
+        self.paced_since = wait.filter(|wait| wait.for_credit).map(|_| self.paced_since.unwrap_or(now));
+        self.sat_out |= self.paced_since.is_some();
+        wait
     }
 
     fn window(&mut self, pacing: Pacing, now: Duration, signal: &StreamSignal) -> u64 {
@@ -199,9 +209,10 @@ mod tests {
                 Some(StreamSignal { undelivered_bytes, ..signal(1.0, Some(4_000.0)) })
             })
         };
+        let credit = |ms| Some(Wait { until: Duration::from_millis(ms), for_credit: true });
         assert_eq!(look(&mut stream, 1_199, 10), None);
-        assert_eq!(look(&mut stream, 1_200, 20), Some(Duration::from_millis(25)));
-        assert_eq!(look(&mut stream, 1_200, 25), Some(Duration::from_millis(30)));
+        assert_eq!(look(&mut stream, 1_200, 20), credit(25));
+        assert_eq!(look(&mut stream, 1_200, 25), credit(30));
         assert_eq!(stream.paced_since, Some(Duration::from_millis(20)));
         assert_eq!(look(&mut stream, 1_000, 30), None);
         assert_eq!((stream.paced_since, stream.sat_out), (None, true));
@@ -241,10 +252,11 @@ mod tests {
                         prop_assert!(f64::from(sent) <= allowed + 1e-3, "{sent} tokens at {now:?}, {allowed} allowed");
                         now += Duration::from_millis(step);
                     }
-                    Some(wakeup) => {
-                        let early = wakeup.saturating_sub(Duration::from_nanos(1));
+                    Some(wait) => {
+                        prop_assert!(!wait.for_credit && stream.paced_since.is_none(), "a cap says nothing of the link");
+                        let early = wait.until.saturating_sub(Duration::from_nanos(1));
                         prop_assert!(early <= now || stream.look(Pacing::Off, early, || None).is_some());
-                        now = wakeup;
+                        now = wait.until;
                         prop_assert_eq!(stream.look(Pacing::Off, now, || None), None);
                     }
                 }

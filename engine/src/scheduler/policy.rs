@@ -40,15 +40,15 @@ impl Scheduler {
         self.paced.clear();
         self.wakeup = None;
         for i in 0..self.running.len() {
-            let look_again = self.running[i].look(self.config.pacing, now, network);
-            self.note_paced(self.running[i].id, look_again);
-            budget.withheld += usize::from(look_again.is_some());
+            let wait = self.running[i].look(self.config.pacing, now, network);
+            self.note_wait(self.running[i].id, wait);
+            budget.withheld += usize::from(wait.is_some());
         }
     }
 
     /// One token for each sequence that generates. Where the budget has too few, they take turns.
     fn schedule_decodes(&mut self, budget: &mut Budget) {
-        let ready = |s: &&Sequence| !s.is_paced() && s.num_uncomputed_tokens() == 1;
+        let ready = |s: &&Sequence| !s.sits_out() && s.num_uncomputed_tokens() == 1;
         let mut decodes: Vec<u64> = self.running.iter().filter(ready).map(|s| s.order).collect();
         if decodes.len() > budget.left {
             let turn = decodes.partition_point(|&order| order <= self.last_decoded);
@@ -83,7 +83,7 @@ impl Scheduler {
 
     /// Chunks of prompts that have been admitted before.
     fn schedule_prefills(&mut self, budget: &mut Budget) {
-        let ready = |s: &&mut Sequence| !s.is_paced() && s.num_scheduled_tokens == 0 && s.num_uncomputed_tokens() > 1;
+        let ready = |s: &&mut Sequence| !s.sits_out() && s.num_scheduled_tokens == 0 && s.num_uncomputed_tokens() > 1;
         for sequence in self.running.iter_mut().filter(ready) {
             budget.give_chunk(sequence, self.config.block_size);
         }
@@ -93,9 +93,9 @@ impl Scheduler {
     fn admit(&mut self, now: Duration, network: &dyn Network, budget: &mut Budget) {
         let mut next = 0;
         while next < self.waiting.len() && budget.left > 0 {
-            let look_again = self.waiting[next].look(self.config.pacing, now, network);
-            self.note_paced(self.waiting[next].id, look_again);
-            if look_again.is_some() {
+            let wait = self.waiting[next].look(self.config.pacing, now, network);
+            self.note_wait(self.waiting[next].id, wait);
+            if wait.is_some() {
                 next += 1;
                 continue;
             }

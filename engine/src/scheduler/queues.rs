@@ -4,7 +4,8 @@ use std::{
 };
 
 use super::{
-    AddError, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SequenceId, SequenceUpdate, StepOutput, StepPlan, running::Sequence,
+    AddError, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SequenceId, SequenceUpdate, StepOutput, StepPlan, pacing::Wait,
+    running::Sequence,
 };
 use crate::kv::BlockPool;
 
@@ -164,7 +165,7 @@ impl Scheduler {
         self.wakeup.map(|wakeup| wakeup.max(now))
     }
 
-    /// Whether the sequence sat the last plan out.
+    /// Whether the sequence sat the last plan out because its link is behind.
     pub fn is_paced(&self, id: SequenceId) -> bool {
         self.paced.contains(&id)
     }
@@ -220,10 +221,12 @@ impl Scheduler {
         self.running.binary_search_by_key(&order, |s| s.order).ok()
     }
 
-    pub(super) fn note_paced(&mut self, id: SequenceId, look_again: Option<Duration>) {
-        if let Some(at) = look_again {
-            self.paced.insert(id);
-            self.wakeup = Some(self.wakeup.map_or(at, |wakeup| wakeup.min(at)));
+    pub(super) fn note_wait(&mut self, id: SequenceId, wait: Option<Wait>) {
+        if let Some(wait) = wait {
+            if wait.for_credit {
+                self.paced.insert(id);
+            }
+            self.wakeup = Some(self.wakeup.map_or(wait.until, |wakeup| wakeup.min(wait.until)));
         }
     }
 

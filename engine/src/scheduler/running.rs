@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::{
-    FinishReason, Network, NewSequence, Pacing, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate, pacing::StreamPacing,
+    FinishReason, Network, NewSequence, Pacing, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
+    pacing::{StreamPacing, Wait},
 };
 use crate::{
     kv::{BlockPool, BlockTable},
@@ -68,8 +69,14 @@ impl Sequence {
         self.tokens.len() - self.num_computed_tokens
     }
 
+    /// Whether its link is behind, so that others go first.
     pub(super) fn is_paced(&self) -> bool {
         self.pacing.paced_since.is_some()
+    }
+
+    /// Whether it gets nothing in the step that is being planned.
+    pub(super) fn sits_out(&self) -> bool {
+        self.pacing.sits_out
     }
 
     /// Whether the step in flight samples its next token.
@@ -77,8 +84,8 @@ impl Sequence {
         self.num_scheduled_tokens > 0 && self.num_scheduled_tokens == self.num_uncomputed_tokens()
     }
 
-    /// Whether it sits the next step out: `None`, or when to look again. Work that is not streamed is never paced.
-    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, network: &dyn Network) -> Option<Duration> {
+    /// Whether it sits the next step out: `None`, or why. Work that is not streamed is never paced.
+    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, network: &dyn Network) -> Option<Wait> {
         let id = self.id;
         if self.streamed { self.pacing.look(pacing, now, || network.stream(id)) } else { None }
     }
