@@ -19,7 +19,7 @@ pub struct Config {
 
 impl Config {
     pub const DEFAULT: Self = Self {
-        update_interval_ns: 10_000_000,
+        update_interval_ns: 1_000_000,
         event_interval_ns: 10_000_000,
         watch_port_count: 0,
         watch_ports: [0; MAX_WATCH_PORTS],

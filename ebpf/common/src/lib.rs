@@ -1,4 +1,4 @@
-//! What the kernel program and its loader share: the types in the maps and the ring buffer.
+//! What the kernel program and its loader share: the types in the maps and the ring buffer; and the program's logic, where the host can test it.
 //!
 //! Layouts are `repr(C)` without padding, so that both sides and every byte of a map value agree.
 
@@ -7,6 +7,7 @@
 mod config;
 mod counter;
 mod event;
+pub mod handler;
 mod stats;
 
 pub use config::{Config, MAX_WATCH_PORTS};
