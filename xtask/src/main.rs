@@ -1,6 +1,7 @@
 //! `cargo xtask`: the project's own commands. Each installs what it needs when it runs as root, and says what is missing when it does not.
 
 mod build;
+mod build_ebpf;
 mod demo;
 mod interrupt;
 mod requirements;
@@ -21,6 +22,12 @@ struct Cli {
 enum Task {
     /// Build everything, start the hint server and the engine on the demo model, and stream an answer with live Rate and Health
     Demo(demo::DemoArgs),
+    /// Build the kernel program from source and refresh the object that the hint server embeds
+    BuildEbpf {
+        /// Compare with the committed object instead, and fail where the instructions differ
+        #[arg(long)]
+        check: bool,
+    },
     /// Run every test
     Test(test::TestArgs),
 }
@@ -28,6 +35,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
+        Task::BuildEbpf { check } => build_ebpf::run(check),
         Task::Test(args) => test::run(&args),
     };
     match result {
