@@ -1,6 +1,7 @@
 //! What measures: each probe answers with one look at every connection it can see.
 
 pub mod choose;
+pub mod ebpf;
 pub mod joined;
 pub mod sock_diag;
 
