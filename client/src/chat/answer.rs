@@ -117,7 +117,7 @@ struct Live {
 
 impl Live {
     fn take(&mut self, chunk: &Chunk) -> Duration {
-        let now = self.started.elapsed();
+        let now = chunk.arrived.map_or_else(|| self.started.elapsed(), |arrived| arrived - self.started);
         self.text.push_str(&chunk.text);
         self.progress.record(now, chunk);
         now

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::rate::RateMeter;
+use super::rate::{RateMeter, SHORTEST};
 use super::stream::Chunk;
 
 /// One point of the rate's history.
@@ -46,7 +46,7 @@ impl Progress {
             self.last = at;
         }
         let link = chunk.link.unwrap_or_default();
-        self.server_rate = link.rate.filter(|rate| rate.is_finite()).or(self.server_rate);
+        self.server_rate = link.rate.filter(|rate| *rate > 0.0).or(self.server_rate);
         self.paced = link.paced.or(self.paced);
         if let Some(health) = link.health {
             self.linked = true;
@@ -115,8 +115,9 @@ impl Progress {
 
     pub fn summary(&self, now: Duration) -> Summary {
         let mean_rate = self.first.and_then(|(at, tokens)| {
-            let streamed = self.last.saturating_sub(at).as_secs_f64();
-            (streamed > 0.0).then(|| (self.tokens - tokens) as f64 / streamed)
+            let streamed = self.last - at;
+            let (tokens, time) = if streamed < SHORTEST { (self.tokens, now) } else { (self.tokens - tokens, streamed) };
+            (self.tokens > 1 && !time.is_zero()).then(|| tokens as f64 / time.as_secs_f64())
         });
         Summary {
             tokens: self.tokens,
@@ -135,7 +136,7 @@ pub struct Summary {
     /// From the request to the end.
     pub seconds: f64,
     pub first_token_seconds: Option<f64>,
-    /// Tokens/s from the first token to the last.
+    /// Tokens/s from the first token to the last; from the request on where all of them came at once.
     pub mean_rate: Option<f64>,
     pub min_health: Option<f64>,
     pub finish_reason: Option<String>,
@@ -191,6 +192,15 @@ mod tests {
         assert_eq!((summary.tokens, summary.first_token_seconds), (11, Some(2.0)));
         assert!((summary.mean_rate.unwrap() - 10.0).abs() < 1e-9);
         assert_eq!(summary.to_string(), "11 tokens in 3.1 s, mean rate 10.0 tok/s, lowest health 0.40");
+    }
+
+    #[test]
+    fn an_answer_that_comes_at_once_has_the_rate_of_its_whole_time() {
+        let mut progress = Progress::default();
+        for _ in 0..129 {
+            progress.record(ms(40), &text("x"));
+        }
+        assert_eq!(progress.summary(ms(43)).mean_rate.map(f64::round), Some(3000.0));
     }
 
     #[test]

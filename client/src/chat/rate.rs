@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const WINDOW: Duration = Duration::from_secs(1);
 /// Below this the arrivals so far say nothing about a rate.
-const SHORTEST: Duration = Duration::from_millis(50);
+pub const SHORTEST: Duration = Duration::from_millis(50);
 
 /// Times are since any common start, and never go back.
 #[derive(Debug, Default)]

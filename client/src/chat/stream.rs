@@ -2,6 +2,7 @@
 //! else, a refusal, an error within the stream, a cut, is an error that says what happened.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -19,6 +20,8 @@ const MAX_EVENT_BYTES: usize = 16 << 20;
 /// What one event of the stream says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Chunk {
+    /// When its bytes were read; several chunks read at once arrived at once. None where it did not come over a network.
+    pub arrived: Option<Instant>,
     pub text: String,
     /// Tokens of the answer so far, where the server counts them for us.
     pub completion_tokens: Option<u64>,
@@ -118,8 +121,9 @@ impl ChatStream {
 
     fn read(&mut self, bytes: &[u8]) {
         let Self { url, parser, ready, .. } = self;
+        let arrived = Instant::now();
         let read = parser.push(bytes, |item| match item {
-            SseItem::Event { data, .. } if data != "[DONE]" => ready.push_back(chunk(url, &data)),
+            SseItem::Event { data, .. } if data != "[DONE]" => ready.push_back(chunk(url, &data, arrived)),
             _ => {}
         });
         if let Err(error) = read {
@@ -128,13 +132,14 @@ impl ChatStream {
     }
 }
 
-fn chunk(url: &str, data: &str) -> Result<Chunk, ClientError> {
+fn chunk(url: &str, data: &str, arrived: Instant) -> Result<Chunk, ClientError> {
     let wire: WireChunk = serde_json::from_str(data).map_err(|error| malformed(url, "a chat chunk", &error))?;
     if let Some(error) = wire.error.filter(|error| !error.is_null()) {
         return Err(ClientError::Reported(sentence(&error).unwrap_or_else(|| error.to_string())));
     }
     let choice = wire.choices.into_iter().next().unwrap_or_default();
     Ok(Chunk {
+        arrived: Some(arrived),
         text: choice.delta.content.unwrap_or_default(),
         completion_tokens: wire.usage.map(|usage| usage.completion_tokens),
         link: wire.tokenflow,

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::termios::{self, LocalModes, OptionalActions, Termios};
@@ -88,13 +89,12 @@ impl Display for Terminal {
 
 /// A terminal that does not know says 0.
 fn columns() -> usize {
-    crossterm::terminal::size().ok().map(|(columns, _)| columns.into()).filter(|columns| *columns > 0).unwrap_or(80)
+    termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col.into()).filter(|columns| *columns > 0).unwrap_or(80)
 }
 
-fn write(bytes: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(bytes.as_bytes())?;
-    out.flush()
+/// In one piece: the standard library's buffer would cut a frame at its last newline.
+fn write(frame: &str) -> io::Result<()> {
+    File::from(io::stdout().as_fd().try_clone_to_owned()?).write_all(frame.as_bytes())
 }
 
 /// The terminal's modes as found; put back when dropped.

@@ -66,8 +66,9 @@ pub enum Link {
 #[derive(Clone, Debug, Default)]
 pub struct Data {
     pub hint: Option<Hint>,
-    /// By cookie, with the time when each was last heard of.
-    connections: HashMap<u64, (Connection, Duration)>,
+    connections: HashMap<u64, Connection>,
+    /// The server's last sign of life: until then nothing here had changed.
+    confirmed: Duration,
 }
 
 /// A connection with its age as of now.
@@ -97,6 +98,9 @@ impl Board {
     }
 
     pub fn hear(&mut self, news: News, now: Duration) {
+        if !matches!(news, News::Lost { .. }) {
+            self.live.confirmed = now;
+        }
         match news {
             News::Alive => {}
             // The first loss is the one that tells why and since when; failed attempts to come back only why.
@@ -113,7 +117,7 @@ impl Board {
                 for cookie in event.removed {
                     self.live.connections.remove(&cookie);
                 }
-                self.live.connections.extend(event.changed.into_iter().map(|connection| (connection.cookie, (connection, now))));
+                self.live.connections.extend(event.changed.into_iter().map(|connection| (connection.cookie, connection)));
             }
         }
     }
@@ -139,14 +143,12 @@ impl Board {
     }
 
     /// Sorted.
-    pub fn rows(&self, now: Duration) -> Vec<Row<'_>> {
+    pub fn rows<'a>(&'a self, now: Duration) -> Vec<Row<'a>> {
         let now = self.paused.as_ref().map_or(now, |(_, at)| *at);
-        let mut rows: Vec<Row> = self
-            .shown()
-            .connections
-            .values()
-            .map(|(connection, heard)| Row { connection, age: Duration::from_millis(connection.age_ms) + now.saturating_sub(*heard) })
-            .collect();
+        let data = self.shown();
+        let unheard = now.saturating_sub(data.confirmed);
+        let row = |connection: &'a Connection| Row { connection, age: Duration::from_millis(connection.age_ms) + unheard };
+        let mut rows: Vec<Row> = data.connections.values().map(row).collect();
         rows.sort_by(|a, b| self.sort.order(a.connection, b.connection));
         rows
     }
@@ -225,8 +227,12 @@ pub mod tests {
 
     #[test]
     fn ages_grow_while_nothing_is_heard() {
-        let board = three();
+        let mut board = three();
         assert_eq!(board.rows(Duration::from_secs(5))[0].age, Duration::from_millis(5037));
+        board.hear(News::Alive, Duration::from_secs(4));
+        assert_eq!(board.rows(Duration::from_secs(5))[0].age, Duration::from_millis(1037));
+        board.hear(News::Lost { why: "gone".to_owned() }, Duration::from_secs(5));
+        assert_eq!(board.rows(Duration::from_secs(9))[0].age, Duration::from_millis(5037));
     }
 
     #[test]
