@@ -218,6 +218,30 @@ fn pipeline_stages_compose() {
     }
 }
 
+/// Not only the ids: every log-probability is the same to the last bit, in either arithmetic.
+#[test]
+fn how_the_work_is_cut_changes_nothing() {
+    for (compute, kv_dtype) in [(ComputeType::F32, KvType::F32), (ComputeType::BF16, KvType::BF16)] {
+        for name in FIXTURES {
+            let cases = reference(&folder(name)).cases;
+            let run = |block_size, chunk, together| {
+                let mut executor = executor(&folder(name), CpuConfig { compute, kv_dtype, ..EXACT }, block_size).unwrap();
+                drive(&mut executor, &cases, Cut { block_size, chunk, together }, false)
+            };
+            let whole = run(16, 1024, false);
+            for (block_size, chunk, together) in
+                [(16, 1024, true), (16, 16, true), (16, 7, false), (4, 1024, false), (4, 7, true), (32, 50, true)]
+            {
+                assert_eq!(
+                    run(block_size, chunk, together),
+                    whole,
+                    "{name}, {compute:?}, blocks of {block_size}, chunks of {chunk}, {together}"
+                );
+            }
+        }
+    }
+}
+
 /// bf16 has 8 bits of mantissa, and wide random models are the hard case: the measure is what transformers loses by it.
 #[test]
 fn bf16_is_no_further_off_than_the_references_own() {

@@ -45,7 +45,7 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     p = p * r * r + r + 1.0;
     let power_of_two = f32::from_bits((t.to_bits() << 23).wrapping_add(0x3f80_0000));
     if x > -87.0 { p * power_of_two } else { 0.0 }

@@ -107,7 +107,7 @@ impl<'a> Loader<'a> {
     }
 
     fn share(&self, n: usize) -> Result<Range<usize>, String> {
-        if n % self.size != 0 {
+        if !n.is_multiple_of(self.size) {
             return Err(format!("cannot be cut into {} equal parts along an axis of {n}", self.size));
         }
         let part = n / self.size;
