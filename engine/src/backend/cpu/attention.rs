@@ -4,11 +4,7 @@
 //! state is updated tile by tile; what a row does not see has weight exactly zero. So a row's result depends on its own query and
 //! its sequence's keys and values only, to the last bit. Decode and prefill are the same code.
 
-use std::{
-    cmp::Reverse,
-    ops::Range,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-};
+use std::{cmp::Reverse, marker::PhantomData, ops::Range};
 
 use super::{
     Cpu,
@@ -26,6 +22,8 @@ const TILE: usize = 128;
 const GROUPS: usize = TILE / GROUP;
 /// Query rows (tokens times heads of a group) that share a reading of keys and values.
 const ROWS: usize = 64;
+/// Up to this many rows, reading keys and values takes longer than the products, and the next ones are asked for early.
+const FEW_ROWS: usize = 8;
 /// Stands for minus infinity in a running maximum, without making NaN of a difference.
 const LOWEST: f32 = f32::MIN;
 
@@ -74,14 +72,12 @@ struct Item<'a> {
 
 fn attend<K: Kind>(cpu: &Cpu, call: Call<'_>) {
     let items = items(&call);
-    let next = AtomicUsize::new(0);
-    let work = |thread: usize| {
+    cpu.pool.share(items.len(), |thread, indices| {
         let own = &mut *cpu.own.lock(thread);
-        while let Some(item) = items.get(next.fetch_add(1, Relaxed)) {
-            cpu.level.run(Attend::<K> { call, item, own: &mut *own, kind: std::marker::PhantomData });
+        for index in indices {
+            cpu.level.run(Attend::<K> { call, item: &items[index], own: &mut *own, kind: PhantomData });
         }
-    };
-    if items.len() > 1 { cpu.pool.run(&work) } else { work(0) }
+    });
 }
 
 /// All items, the longest first.
@@ -105,7 +101,7 @@ struct Attend<'a, K> {
     call: Call<'a>,
     item: &'a Item<'a>,
     own: &'a mut Own,
-    kind: std::marker::PhantomData<K>,
+    kind: PhantomData<K>,
 }
 
 impl<K: Kind> Kernel for Attend<'_, K> {
@@ -157,6 +153,11 @@ impl<K: Kind> Kernel for Attend<'_, K> {
                 num_groups += 1;
             }
             let groups = &groups[..num_groups];
+            let fetch = |group: Option<&[*const u8; 2]>, part: usize| {
+                if let Some(group) = group.filter(|_| seen <= FEW_ROWS) {
+                    prefetch(s, group[part], kv.shape().group_bytes());
+                }
+            };
 
             // SAFETY: queries, scores, weights and sums have `rows` rows; groups point to whole groups of keys and values.
             unsafe {
@@ -164,13 +165,17 @@ impl<K: Kind> Kernel for Attend<'_, K> {
                 let mut i = 0;
                 while i < num_groups {
                     let to = Out { start: scores.as_mut_ptr().add(i * GROUP), stride: TILE, then: Then::Store, bias: std::ptr::null() };
+                    for i in [i, i + 1] {
+                        fetch(groups.get(i), 1);
+                        fetch(groups.get(i + 2), 0);
+                    }
                     let (pairs, stride) = (dim.div_ceil(2), kv.shape().key_stride());
                     if i + 1 < num_groups && two_vectors::<S>(seen) {
                         let segments = &[[groups[i][0], groups[i + 1][0]]];
-                        product::<S, K, 2>(s, queries, seen, Columns { segments, pairs, stride }, to);
+                        product::<S, K, 2>(s, queries, seen, Columns { segments, pairs, stride, prefetch: false }, to);
                         i += 2;
                     } else {
-                        product::<S, K, 1>(s, queries, seen, Columns { segments: &[[groups[i][0]]], pairs, stride }, to);
+                        product::<S, K, 1>(s, queries, seen, Columns { segments: &[[groups[i][0]]], pairs, stride, prefetch: false }, to);
                         i += 1;
                     }
                 }
@@ -198,6 +203,11 @@ impl<K: Kind> Kernel for Attend<'_, K> {
                 }
             }
 
+            for at in [tile + TILE, tile + TILE + GROUP] {
+                if at < end && seen <= FEW_ROWS {
+                    prefetch(s, kv.keys_hint(layer, *head, table, at), kv.shape().group_bytes());
+                }
+            }
             // SAFETY: as above.
             unsafe {
                 let weights = weights.as_ptr();
@@ -215,14 +225,26 @@ impl<K: Kind> Kernel for Attend<'_, K> {
                         for (segment, group) in segments.iter_mut().zip(groups) {
                             *segment = [group[1].add(at * 4), group[1].add((at + LANES) * 4)];
                         }
-                        product::<S, K, 2>(s, weights, seen, Columns { segments: &segments[..num_groups], pairs, stride }, to);
+                        product::<S, K, 2>(
+                            s,
+                            weights,
+                            seen,
+                            Columns { segments: &segments[..num_groups], pairs, stride, prefetch: false },
+                            to,
+                        );
                         at += 2 * LANES;
                     } else {
                         let mut segments = [[std::ptr::null(); 1]; GROUPS];
                         for (segment, group) in segments.iter_mut().zip(groups) {
                             *segment = [group[1].add(at * 4)];
                         }
-                        product::<S, K, 1>(s, weights, seen, Columns { segments: &segments[..num_groups], pairs, stride }, to);
+                        product::<S, K, 1>(
+                            s,
+                            weights,
+                            seen,
+                            Columns { segments: &segments[..num_groups], pairs, stride, prefetch: false },
+                            to,
+                        );
                         at += LANES;
                     }
                 }
@@ -246,6 +268,13 @@ impl<K: Kind> Kernel for Attend<'_, K> {
 #[inline(always)]
 fn two_vectors<S: Simd>(rows: usize) -> bool {
     S::TILE_ROWS[1] >= S::TILE_ROWS[0].min(rows)
+}
+
+#[inline(always)]
+fn prefetch<S: Simd>(s: S, p: *const u8, bytes: usize) {
+    for at in (0..bytes).step_by(64) {
+        s.prefetch(p.wrapping_add(at));
+    }
 }
 
 /// Scales the scores of positions `start..`, sets those outside `visible` to minus infinity, and returns the maximum of them and `max`.

@@ -4,11 +4,19 @@
 //! head's dimensions, its values rows of a product over positions; pairs of dimensions (keys) or of positions (values)
 //! are interleaved for bf16. Heads are padded to a multiple of 16 dimensions with zeros.
 
-use super::{config::KvType, isa::LANES, memory::Region, product::bf16_bits};
+use super::{
+    config::KvType,
+    isa::LANES,
+    memory::Region,
+    product::{BLOCK, Pair, bf16_bits},
+};
 use crate::backend::{BackendError, KvLayout};
 
 /// Positions in a group: one vector of keys.
 pub(super) const GROUP: usize = LANES;
+
+/// A head is one block of the product's inner dimension at most.
+pub(super) const MAX_HEAD_DIM: usize = BLOCK;
 
 /// Shape of a cache in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -79,23 +87,6 @@ impl KvShape {
             KvType::BF16 => (lane / 2 * self.padded_dim() + dim) * 4 + lane % 2 * 2,
         }
     }
-
-    /// # Safety
-    /// `to` must be writable where the key or value of `lane` lies.
-    #[inline(always)]
-    unsafe fn write(&self, to: *mut u8, dim: usize, offset: impl Fn(usize) -> usize, values: &[f32]) {
-        debug_assert_eq!(dim, values.len());
-        for (dim, &value) in values.iter().enumerate() {
-            // SAFETY: promised by the caller; elements are aligned to their size.
-            unsafe {
-                let at = to.add(offset(dim));
-                match self.dtype {
-                    KvType::F32 => at.cast::<f32>().write(value),
-                    KvType::BF16 => at.cast::<u16>().write(bf16_bits(value)),
-                }
-            }
-        }
-    }
 }
 
 /// Keys and values of all layers.
@@ -124,15 +115,37 @@ impl CpuKvCache {
     /// No other thread may use this slot at the same time.
     #[inline(always)]
     pub(super) unsafe fn write(&self, layer: usize, slot: usize, head: usize, key: &[f32], value: &[f32]) {
-        let (shape, dim) = (&self.shape, self.shape.layout.head_dim);
+        let shape = &self.shape;
         let (block, offset) = (slot / shape.layout.block_size, slot % shape.layout.block_size);
         debug_assert!(layer < shape.layout.num_layers && block < shape.layout.num_blocks && head < shape.layout.num_kv_heads);
         let lane = offset % GROUP;
-        // SAFETY: the group lies within the memory, and this lane of it is the caller's.
+        // SAFETY: the group lies within the memory, and this lane of it is the caller's; elements are aligned to their size.
         unsafe {
             let keys = self.memory.as_shared_mut_ptr().add(shape.group_offset(layer, block, head, offset / GROUP));
-            shape.write(keys, dim, |dim| shape.key_offset(lane, dim), key);
-            shape.write(keys.add(shape.group_bytes()), dim, |dim| shape.value_offset(lane, dim), value);
+            let values = keys.add(shape.group_bytes());
+            match shape.dtype {
+                KvType::F32 => {
+                    let (keys, values) = (keys.cast::<f32>().add(lane), values.cast::<f32>().add(lane * shape.padded_dim()));
+                    for (dim, (key, value)) in key.iter().zip(value).enumerate() {
+                        keys.add(dim * GROUP).write(*key);
+                        values.add(dim).write(*value);
+                    }
+                }
+                KvType::BF16 => {
+                    let mut pairs = [0u32; MAX_HEAD_DIM / 2];
+                    let pairs = &mut pairs[..key.len().div_ceil(2)];
+                    u32::pack(key, pairs);
+                    let keys = keys.cast::<u32>().add(lane);
+                    for (i, pair) in pairs.iter().enumerate() {
+                        keys.add(i * GROUP).write(*pair);
+                    }
+                    // Two bytes at a time, as the other position of the pair may be another thread's.
+                    let values = values.cast::<u16>().add(lane / 2 * 2 * shape.padded_dim() + lane % 2);
+                    for (dim, value) in value.iter().enumerate() {
+                        values.add(2 * dim).write(bf16_bits(*value));
+                    }
+                }
+            }
         }
     }
 
@@ -192,6 +205,14 @@ impl CpuKvCache {
             }
         }
         [copy_keys.as_ptr(), copy_values.as_ptr()]
+    }
+
+    /// Where the keys of the 16 positions from `position` on are likely to be read from.
+    #[inline(always)]
+    pub(super) fn keys_hint(&self, layer: usize, head: usize, table: &[u32], position: usize) -> *const u8 {
+        let (shape, block_size) = (&self.shape, self.shape.layout.block_size);
+        let offset = shape.group_offset(layer, table[position / block_size] as usize, head, position % block_size / GROUP);
+        self.memory.as_ptr().wrapping_add(offset)
     }
 
     fn clear_value(&self, lane: usize, values: &mut [u8]) {

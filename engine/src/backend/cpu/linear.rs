@@ -50,7 +50,7 @@ fn multiply<K: Kind>(cpu: &Cpu, x: &CpuBuffer, weight: &CpuMatrix, bias: Option<
     let chunks = if panels >= 8 * threads { 1 } else { rows.div_ceil(ROW_CHUNK).min(threads) };
     let out = Shared::new(out.as_mut_slice());
     let bias = bias.map(CpuVector::as_slice);
-    cpu.pool.split(panels * chunks, true, |thread, items| {
+    cpu.pool.share(panels * chunks, |thread, items| {
         let own = &mut *cpu.own.lock(thread);
         let mut packed = to;
         if alone {
@@ -152,9 +152,9 @@ unsafe fn both_vectors<S: Simd, K: Kind>(s: S, a: *const K::A, rows: usize, b: *
     // SAFETY: promised by the caller.
     unsafe {
         if S::TILE_ROWS[1] >= S::TILE_ROWS[0].min(rows) {
-            product::<S, K, 2>(s, a, rows, Columns { segments: &[[b, b.add(second)]], pairs, stride }, out);
+            product::<S, K, 2>(s, a, rows, Columns { segments: &[[b, b.add(second)]], pairs, stride, prefetch: true }, out);
         } else {
-            product::<S, K, 1>(s, a, rows, Columns { segments: &[[b]], pairs, stride }, out);
+            product::<S, K, 1>(s, a, rows, Columns { segments: &[[b]], pairs, stride, prefetch: true }, out);
             let out = Out {
                 start: out.start.add(LANES),
                 then: match out.then {
@@ -164,7 +164,7 @@ unsafe fn both_vectors<S: Simd, K: Kind>(s: S, a: *const K::A, rows: usize, b: *
                 bias: if out.bias.is_null() { out.bias } else { out.bias.add(LANES) },
                 ..out
             };
-            product::<S, K, 1>(s, a, rows, Columns { segments: &[[b.add(second)]], pairs, stride }, out);
+            product::<S, K, 1>(s, a, rows, Columns { segments: &[[b.add(second)]], pairs, stride, prefetch: true }, out);
         }
     }
 }

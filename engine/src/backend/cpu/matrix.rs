@@ -151,8 +151,10 @@ impl Row<'_> {
         let column = panel[lane * 4..].chunks_mut(PANEL * 4);
         if dtype == self.dtype {
             // A pair of 16-bit values or one f32: four bytes either way.
-            for (to, from) in column.zip(self.bytes.chunks(4)) {
-                to[..from.len()].copy_from_slice(from);
+            let (whole, rest) = self.bytes.as_chunks::<4>();
+            let last = rest.first_chunk::<2>().map(|&[a, b]| [a, b, 0, 0]);
+            for (to, from) in column.zip(whole.iter().chain(&last)) {
+                to[..4].copy_from_slice(from);
             }
         } else {
             for (to, from) in column.zip(self.values()) {

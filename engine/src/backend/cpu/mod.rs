@@ -29,9 +29,8 @@ pub use rope::CpuBatch;
 
 use self::{
     isa::Level,
-    kv::KvShape,
+    kv::{KvShape, MAX_HEAD_DIM},
     pool::Pool,
-    product::BLOCK,
     scratch::{PerThread, Scratch, Shared},
 };
 use super::{AttentionConfig, Backend, BackendError, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView};
@@ -105,8 +104,11 @@ impl Backend for CpuBackend {
     }
 
     fn kv_cache(&self, layout: KvLayout) -> Result<CpuKvCache, BackendError> {
-        if layout.head_dim > BLOCK {
-            return Err(BackendError::Device(format!("heads of {} dimensions are not supported, only up to {BLOCK}", layout.head_dim)));
+        if layout.head_dim > MAX_HEAD_DIM {
+            return Err(BackendError::Device(format!(
+                "heads of {} dimensions are not supported, only up to {MAX_HEAD_DIM}",
+                layout.head_dim
+            )));
         }
         CpuKvCache::new(KvShape { layout, dtype: self.kv_dtype })
     }

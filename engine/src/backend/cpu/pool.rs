@@ -40,6 +40,8 @@ struct Shared {
     job: UnsafeCell<Option<Job>>,
     panicked: AtomicBool,
     stop: AtomicBool,
+    /// Per thread: how many items of its share have been taken, see [`Pool::share`].
+    taken: Vec<Padded<AtomicUsize>>,
     /// Per worker: parked, or about to be.
     sleeping: Vec<Padded<AtomicBool>>,
 }
@@ -66,6 +68,7 @@ impl Pool {
             job: UnsafeCell::new(None),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            taken: (0..threads).map(|_| Padded(AtomicUsize::new(0))).collect(),
             sleeping: (1..threads).map(|_| Padded(AtomicBool::new(false))).collect(),
         });
         let mut pool = Self { shared, workers: Vec::new(), turn: Mutex::new(()) };
@@ -87,10 +90,14 @@ impl Pool {
     /// # Panics
     /// When `job` panicked on any thread.
     pub(super) fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        let _turn = self.turn.lock();
+        self.run_in_turn(job);
+    }
+
+    fn run_in_turn(&self, job: &(dyn Fn(usize) + Sync)) {
         if self.workers.is_empty() {
             return job(0);
         }
-        let _turn = self.turn.lock();
         let shared = &*self.shared;
         // SAFETY: no worker reads `job` before `epoch` changes, and this call outlasts every use of the reference.
         unsafe { *shared.job.get() = Some(std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(job)) };
@@ -133,6 +140,42 @@ impl Pool {
                 job(thread, range);
             }
         });
+    }
+
+    /// Calls `job(thread, items)` once on every thread; `items` are `0..len`, each given out once: to a thread first its own contiguous
+    /// share, and then what slower threads have left.
+    pub(super) fn share(&self, len: usize, job: impl Fn(usize, Items<'_>) + Sync) {
+        let _turn = self.turn.lock();
+        let taken = &self.shared.taken[..];
+        taken.iter().for_each(|taken| taken.0.store(0, Relaxed));
+        self.run_in_turn(&|thread| job(thread, Items { taken, len, thread, of: 0 }));
+    }
+}
+
+/// What a thread is given in [`Pool::share`].
+pub(super) struct Items<'a> {
+    taken: &'a [Padded<AtomicUsize>],
+    len: usize,
+    thread: usize,
+    /// Counts the threads whose shares this one has worked on.
+    of: usize,
+}
+
+impl Iterator for Items<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let threads = self.taken.len();
+        while self.of < threads {
+            let owner = (self.thread + self.of) % threads;
+            let (start, end) = (self.len * owner / threads, self.len * (owner + 1) / threads);
+            let item = start + self.taken[owner].0.fetch_add(1, Relaxed);
+            if item < end {
+                return Some(item);
+            }
+            self.of += 1;
+        }
+        None
     }
 }
 
@@ -233,6 +276,23 @@ mod tests {
             let hits: Vec<AtomicUsize> = (0..len).map(|_| AtomicUsize::new(0)).collect();
             pool.split(len, true, |_, range| range.for_each(|i| hits[i].store(hits[i].load(SeqCst) + 1, SeqCst)));
             assert!(hits.iter().all(|h| h.load(SeqCst) == 1), "{len}");
+        }
+    }
+
+    #[test]
+    fn items_are_given_out_once() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads).expect("threads");
+            for len in [0, 1, 2, 100] {
+                let hits: Vec<AtomicUsize> = (0..len).map(|_| AtomicUsize::new(0)).collect();
+                pool.share(len, |thread, items| {
+                    // A thread that takes nothing leaves its share to the others.
+                    if thread + 1 == threads {
+                        items.for_each(|i| hits[i].store(hits[i].load(SeqCst) + 1, SeqCst));
+                    }
+                });
+                assert!(hits.iter().all(|h| h.load(SeqCst) == 1), "{len} items, {threads} threads");
+            }
         }
     }
 

@@ -47,6 +47,9 @@ impl Pair for [f32; 2] {
     }
 }
 
+/// How far ahead of the product columns are asked for, in bytes: with several rows the processor looks ahead too little by itself.
+pub(super) const PREFETCH: usize = 4096;
+
 /// How the two multiplicands are stored and multiplied.
 pub(super) trait Kind: Copy + Send + Sync + 'static {
     type A: Pair;
@@ -172,6 +175,8 @@ pub(super) struct Columns<'a, const G: usize> {
     pub segments: &'a [[*const u8; G]],
     pub pairs: usize,
     pub stride: usize,
+    /// Whether what lies [`PREFETCH`] bytes on is worth asking for already.
+    pub prefetch: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -209,6 +214,8 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(s: S, a: *const
     let mut sums = [[s.splat(0.0); G]; M];
     let mut a = a;
     let odd = columns.stride / 2;
+    // More rows than this are bound by the products, not by reading columns.
+    let prefetch = M <= 8 && columns.prefetch;
     // SAFETY: all addresses lie within what the caller promises.
     unsafe {
         for segment in columns.segments {
@@ -225,6 +232,9 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(s: S, a: *const
                     }
                 }
                 for at in &mut at {
+                    if prefetch {
+                        s.prefetch(at.wrapping_add(PREFETCH));
+                    }
                     *at = at.add(columns.stride);
                 }
             }
