@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context;
 use axum::serve::ListenerExt;
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::Notify,
 };
@@ -23,7 +24,7 @@ use tokio::{
 use crate::{
     cli::Cli,
     poller, privileges,
-    probe::choose,
+    probe::{choose, kernel::follow_events},
     publish::{Feed, router, source_name},
     tracker::Tracker,
 };
@@ -50,14 +51,21 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     result
 }
 
-async fn serve(cli: &Cli, tcp: TcpListener, unix: Option<SocketFile>, chosen: choose::Chosen) -> anyhow::Result<()> {
+async fn serve(cli: &Cli, tcp: TcpListener, unix: Option<SocketFile>, mut chosen: choose::Chosen) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let source = chosen.probe.source();
     let feed = Arc::new(Feed::new(Tracker::new(source, cli.bytes_per_token.into())));
     let wake = Arc::new(Notify::new());
+    chosen.probe.start(&Handle::current())?;
     let poller = tokio::spawn(poller::run(chosen.probe, Arc::clone(&feed), Arc::clone(&wake)));
 
+    let events = async {
+        match chosen.events {
+            Some(ring) => follow_events(ring, &feed.metrics, Arc::clone(&wake)).await,
+            None => std::future::pending().await,
+        }
+    };
     let tcp = tokio::net::TcpListener::from_std(tcp)?;
     let address = tcp.local_addr()?;
     let tcp = tcp.tap_io(|stream| {
@@ -80,6 +88,7 @@ async fn serve(cli: &Cli, tcp: TcpListener, unix: Option<SocketFile>, chosen: ch
     let _ = writeln!(io::stdout(), "tokenflow-hint-server listening on http://{address} (probe: {})", source_name(source));
     tokio::select! {
         result = &mut servers => return result.map(|_| ()),
+        result = events => result.context("the kernel program's events cannot be read")?,
         result = poller => result.context("measuring stopped")?,
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -222,6 +222,39 @@ fn no_thread_keeps_a_capability() {
 }
 
 #[test]
+fn with_privilege_the_kernel_program_measures_too() {
+    let able = |capability| caps::has_cap(None, caps::CapSet::Effective, capability).unwrap();
+    if !able(caps::Capability::CAP_BPF) || !able(caps::Capability::CAP_NET_ADMIN) {
+        eprintln!("skipped: needs CAP_BPF and CAP_NET_ADMIN");
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let before = Pair::through(&listener, address);
+    let mut server = Server::start(&["--listen", "127.0.0.1:0", "--watch-port", &address.port().to_string()]);
+    assert!(server.ready_line.trim().ends_with("(probe: ebpf)"), "{}", server.ready_line);
+    let after = Pair::through(&listener, address);
+
+    let source = |pair: &Pair| {
+        let (status, hint) = json(&server, &format!("/hint?cookie={}", pair.cookie()));
+        (status == 200).then(|| hint["source"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(until(|| source(&after)), "ebpf");
+    assert_eq!(until(|| source(&before)), "sock_diag", "established before the program was there");
+    assert!(server.get("/metrics").1.contains("tokenflow_hint_events_total{kind=\"established\"} 1\n"));
+    server.signal("TERM");
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_folder_that_is_no_cgroup_is_refused_with_any_probe() {
+    let output = Server::command(&["--listen", "127.0.0.1:0", "--cgroup", "/proc"]).output().unwrap();
+    let says = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(says.contains("--cgroup") && says.contains("/proc") && says.trim().lines().count() == 1, "{says}");
+}
+
+#[test]
 fn a_reader_that_stops_reading_is_cut_loose_at_the_end() {
     let pair = Pair::new("127.0.0.1:0");
     let mut server = start_for(&pair, &[]);

@@ -3,11 +3,12 @@
 //! Socket diagnostics read the live socket and know what the program cannot (unsent bytes, the application-limited bit); the program counts
 //! timeouts on every kernel and sees connections of other network namespaces in its cgroup, of which only delay and loss are then known.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use tokenflow_ebpf_common::ConnectionStats;
 use tokenflow_hint_api::Source;
 use tokenflow_score::Measurement;
+use tokio::runtime::Handle;
 
 use super::{Identity, Look, Probe, ProbeError};
 
@@ -31,6 +32,14 @@ pub trait KernelStats: Send {
 
     /// Events that the ring had no room for, since the start.
     fn dropped_events(&self) -> u64;
+
+    /// See [`Probe::start`].
+    ///
+    /// # Errors
+    /// Where the runtime cannot poll.
+    fn start(&mut self, _runtime: &Handle) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 pub struct Joined<K, D> {
@@ -79,6 +88,10 @@ impl<K: KernelStats, D: Probe> Probe for Joined<K, D> {
         let now_ns = self.kernel.now_ns();
         looks.extend(self.stats.values().filter(|stats| is_current(stats, now_ns)).map(|stats| kernel_only(at, stats)));
         Ok(())
+    }
+
+    fn start(&mut self, runtime: &Handle) -> io::Result<()> {
+        self.kernel.start(runtime)
     }
 
     fn dropped_events(&self) -> u64 {

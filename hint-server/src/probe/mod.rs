@@ -3,12 +3,14 @@
 pub mod choose;
 pub mod ebpf;
 pub mod joined;
+pub mod kernel;
 pub mod sock_diag;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokenflow_hint_api::Source;
 use tokenflow_score::Measurement;
+use tokio::runtime::Handle;
 
 /// Which connection: the kernel's socket cookie, with the addresses for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,14 @@ pub trait Probe: Send {
     /// When the kernel refuses; what was appended by then is not complete.
     fn looks(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError>;
 
+    /// Begins what needs a runtime.
+    ///
+    /// # Errors
+    /// Where the runtime cannot poll.
+    fn start(&mut self, _runtime: &Handle) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Events that were lost because nobody read them in time, since the start.
     fn dropped_events(&self) -> u64 {
         0
@@ -48,7 +58,7 @@ pub trait Probe: Send {
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     #[error("socket diagnostics: {call}: {error}")]
-    SockDiag { call: &'static str, error: std::io::Error },
+    SockDiag { call: &'static str, error: io::Error },
     #[error("socket diagnostics: the kernel's answer is malformed")]
     Malformed,
 }
