@@ -10,7 +10,7 @@ mod stop;
 mod template;
 mod token_bytes;
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 pub use detokenizer::Detokenizer;
 pub use error::TokenizerError;
@@ -30,6 +30,8 @@ pub struct Tokenizer {
     bos_token: Option<String>,
     eos_token: Option<String>,
     vocab_size: usize,
+    /// Ids that belong to the protocol rather than the text.
+    special_ids: HashSet<u32>,
 }
 
 impl Tokenizer {
@@ -82,7 +84,8 @@ impl Tokenizer {
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         let token_bytes = TokenBytes::for_byte_level(&inner, vocab_size);
         let TokenizerConfig { bos_token, eos_token, .. } = config;
-        Ok(Self { inner, token_bytes, chat_template, bos_token, eos_token, vocab_size })
+        let special_ids = inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        Ok(Self { inner, token_bytes, chat_template, bos_token, eos_token, vocab_size, special_ids })
     }
 
     /// Puts another chat template in the model's place; `origin` names where `source` came from, for messages.
@@ -144,7 +147,7 @@ impl Tokenizer {
     }
 
     fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+        self.special_ids.contains(&id)
     }
 }
 

@@ -7,6 +7,7 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use insta::assert_snapshot;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::{
@@ -169,6 +170,78 @@ async fn requests_that_are_not_for_any_route() {
     }
     assert_snapshot!(table);
 }
+
+/// Values that clients send by mistake, and some that are right.
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        (-3i64..30).prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "\\PC{0,8}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        let key = prop_oneof!["role", "content", "type", "text", "include_usage", "\\PC{0,4}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((key, inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_body_is_more_than_a_refusal(fields in prop::collection::vec((prop::sample::select(FIELDS), value()), 0..6)) {
+        let body = Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+        tokio::runtime::Runtime::new().unwrap().block_on(async {
+            let server = says("x");
+            for path in ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"] {
+                for (name, good) in [("prompt", json!("p")), ("messages", json!([{"role": "user", "content": "hi"}]))] {
+                    let mut body = body.clone();
+                    body.as_object_mut().unwrap().entry(name).or_insert(good);
+                    let (status, text) = server.post_raw(path, body.to_string()).await;
+                    assert!(status == StatusCode::OK || status.is_client_error(), "{path} {body}: {status} {text}");
+                    if status != StatusCode::OK {
+                        let error = serde_json::from_str::<Value>(&text).unwrap()["error"].clone();
+                        assert_eq!(error["code"], status.as_u16());
+                        assert!(!error["message"].as_str().unwrap().contains('\n'), "{text}");
+                    }
+                }
+            }
+        });
+    }
+}
+
+const FIELDS: &[&str] = &[
+    "model",
+    "prompt",
+    "messages",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "ignore_eos",
+    "skip_special_tokens",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "logprobs",
+    "top_logprobs",
+    "add_special_tokens",
+    "add_generation_prompt",
+    "chat_template_kwargs",
+    "tokens",
+    "return_token_strs",
+    "n",
+    "echo",
+    "tools",
+];
 
 #[tokio::test]
 async fn a_body_beyond_the_bound_is_refused_announced_or_not() {

@@ -17,7 +17,7 @@ fn normalise_one(path: &str, message: &Value) -> Result<Value, ApiError> {
     let Value::Object(fields) = message else {
         return Err(ApiError::field(path, format!("`{path}` must be an object with role and content.")));
     };
-    if !fields.get("role").is_some_and(|role| role.as_str().is_some_and(|role| !role.is_empty())) {
+    if fields.get("role").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err(ApiError::field(format!("{path}.role"), format!("`{path}.role` must be a string such as \"user\".")));
     }
     let content = match fields.get("content") {

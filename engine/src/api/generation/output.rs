@@ -1,4 +1,4 @@
-//! From sampled tokens to text: detokenised, cut at stop strings, in as many pieces as the reader is fast.
+//! From sampled tokens to text: detokenised and cut at stop strings, a piece per token, or fewer where the link is behind.
 
 use std::sync::Arc;
 
@@ -10,6 +10,12 @@ use crate::{
     scheduler::FinishReason,
     tokenizer::{Detokenizer, StopMatcher, Tokenizer},
 };
+
+/// Below this health of its link, a stream's waiting tokens share a chunk: its frame weighs more than the text in it.
+const MERGE_BELOW_HEALTH: f64 = 0.8;
+
+/// Bounds what one look at the backlog of a late reader holds in memory.
+const MAX_PIECES: usize = 64;
 
 /// What one or more tokens added to the output.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +47,20 @@ impl Assembler {
         }
     }
 
-    fn add(&mut self, step: StepToken, delta: &mut Delta) {
+    /// Adds a token to the latest piece where its link is behind, else as a piece of its own.
+    fn add(&mut self, step: StepToken, pieces: &mut Vec<Delta>) {
+        let is_behind = step.link.paced || step.link.health < MERGE_BELOW_HEALTH;
+        match pieces.last_mut() {
+            Some(latest) if is_behind => self.extend(step, latest),
+            _ => {
+                let mut piece = Delta::default();
+                self.extend(step, &mut piece);
+                pieces.push(piece);
+            }
+        }
+    }
+
+    fn extend(&mut self, step: StepToken, delta: &mut Delta) {
         let is_stop_token = step.finish == Some(FinishReason::Stop);
         let mut text = if is_stop_token { None } else { self.detokenizer.push(step.token.token) }.unwrap_or_default();
         if step.finish.is_some() {
@@ -94,36 +113,41 @@ impl Output {
         self.meter.clone()
     }
 
-    /// All that is there: usually one token, more where the reader was slow. `None` after the piece that carried `finish`.
+    /// What is there: usually one token's piece, more where the reader was late. `None` after the piece that carried `finish`.
     ///
     /// # Errors
     /// When the engine failed; nothing follows.
-    pub(in crate::api) async fn next(&mut self) -> Option<Result<Delta, EngineError>> {
+    pub(in crate::api) async fn next(&mut self) -> Option<Result<Vec<Delta>, EngineError>> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
         let generation = self.generation.as_mut()?;
-        let mut delta = Delta::default();
+        let mut pieces = Vec::with_capacity(1);
         let mut next = generation.next().await;
         loop {
             match next.unwrap_or_else(|| Err(EngineError::Stopped("it ended the request without a reason".to_owned()))) {
-                Ok(step) => self.assembler.add(step, &mut delta),
+                Ok(step) => self.assembler.add(step, &mut pieces),
                 Err(error) => {
                     self.generation = None;
-                    if delta.num_tokens == 0 {
+                    if pieces.is_empty() {
                         return Some(Err(error));
                     }
                     self.failed = Some(error);
-                    return Some(Ok(delta));
+                    return Some(Ok(pieces));
                 }
             }
-            if delta.finish.is_some() {
-                self.generation.take().map(Generation::stop);
-                return Some(Ok(delta));
+            if pieces.last().is_some_and(|piece| piece.finish.is_some()) {
+                if let Some(generation) = self.generation.take() {
+                    generation.stop();
+                }
+                return Some(Ok(pieces));
+            }
+            if pieces.len() == MAX_PIECES {
+                return Some(Ok(pieces));
             }
             match generation.try_next() {
                 Some(waiting) => next = Some(waiting),
-                None => return Some(Ok(delta)),
+                None => return Some(Ok(pieces)),
             }
         }
     }
@@ -134,13 +158,14 @@ impl Output {
     /// When the engine failed before the end.
     pub(in crate::api) async fn collect(mut self) -> Result<Delta, EngineError> {
         let mut whole = Delta::default();
-        while let Some(delta) = self.next().await {
-            let delta = delta?;
-            whole.text += &delta.text;
-            whole.num_tokens += delta.num_tokens;
-            whole.tokens.extend(delta.tokens);
-            whole.finish = delta.finish;
-            whole.link = delta.link;
+        while let Some(pieces) = self.next().await {
+            for piece in pieces? {
+                whole.text += &piece.text;
+                whole.num_tokens += piece.num_tokens;
+                whole.tokens.extend(piece.tokens);
+                whole.finish = piece.finish;
+                whole.link = piece.link;
+            }
         }
         Ok(whole)
     }

@@ -20,34 +20,40 @@ fn options(stop: &[&str], logprobs: Option<u32>) -> GenerationOptions {
     }
 }
 
-fn step(id: u32, finish: Option<FinishReason>) -> StepToken {
-    StepToken {
-        token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() },
-        finish,
-        link: LinkState { health: 1.0, rate: 10.0, paced: false },
-    }
+fn step(id: u32, finish: Option<FinishReason>, link: LinkState) -> StepToken {
+    StepToken { token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() }, finish, link }
 }
 
-/// Feeds `ids`, a new delta after every `cut` tokens, until the end or a stop.
-fn assembled(ids: &[u32], last: FinishReason, cut: usize, options: &GenerationOptions) -> Vec<Delta> {
+const HEALTHY: LinkState = LinkState { health: 1.0, rate: 10.0, paced: false };
+const PACED: LinkState = LinkState { health: 1.0, rate: 10.0, paced: true };
+const SICK: LinkState = LinkState { health: 0.3, rate: 10.0, paced: false };
+
+/// Feeds `ids`, looking after every `cut` tokens, until the end or a stop.
+fn assembled(ids: &[u32], last: FinishReason, cut: usize, link: LinkState, options: &GenerationOptions) -> Vec<Delta> {
     let mut assembler = Assembler::new(&tokenizer(), options);
     let mut deltas = Vec::new();
     for (chunk_index, chunk) in ids.chunks(cut).enumerate() {
-        let mut delta = Delta::default();
+        let mut pieces: Vec<Delta> = Vec::new();
         for (i, &id) in chunk.iter().enumerate() {
             let is_last = chunk_index * cut + i + 1 == ids.len();
-            assembler.add(step(id, is_last.then_some(last)), &mut delta);
-            if delta.finish.is_some() {
-                break;
+            assembler.add(step(id, is_last.then_some(last), link), &mut pieces);
+            if pieces.last().unwrap().finish.is_some() {
+                deltas.append(&mut pieces);
+                return deltas;
             }
         }
-        let finished = delta.finish.is_some();
-        deltas.push(delta);
-        if finished {
-            break;
-        }
+        deltas.append(&mut pieces);
     }
     deltas
+}
+
+#[test]
+fn waiting_tokens_share_a_piece_only_where_the_link_is_behind() {
+    let ids = tokenizer().encode("one two three four", false).unwrap();
+    let pieces = |link| assembled(&ids, FinishReason::Length, ids.len(), link, &options(&[], None)).len();
+    assert_eq!(pieces(HEALTHY), ids.len());
+    assert_eq!(pieces(PACED), 1);
+    assert_eq!(pieces(SICK), 1);
 }
 
 fn text(deltas: &[Delta]) -> String {
@@ -57,7 +63,7 @@ fn text(deltas: &[Delta]) -> String {
 #[test]
 fn a_stop_string_across_tokens_ends_the_text_before_it() {
     let ids = tokenizer().encode("one two\nthree four", false).unwrap();
-    let deltas = assembled(&ids, FinishReason::Length, 1, &options(&["\nthr"], None));
+    let deltas = assembled(&ids, FinishReason::Length, 1, HEALTHY, &options(&["\nthr"], None));
     assert_eq!(text(&deltas), "one two");
     assert_eq!(deltas.last().unwrap().finish, Some(FinishReason::Stop));
     assert!(deltas.len() < ids.len());
@@ -66,7 +72,7 @@ fn a_stop_string_across_tokens_ends_the_text_before_it() {
 #[test]
 fn what_was_held_back_comes_with_the_last_token() {
     let ids = tokenizer().encode("a\nth", false).unwrap();
-    let deltas = assembled(&ids, FinishReason::Length, 1, &options(&["\nthree"], None));
+    let deltas = assembled(&ids, FinishReason::Length, 1, HEALTHY, &options(&["\nthree"], None));
     assert_eq!(text(&deltas), "a\nth");
     assert_eq!(deltas.last().unwrap().finish, Some(FinishReason::Length));
 }
@@ -75,7 +81,7 @@ fn what_was_held_back_comes_with_the_last_token() {
 fn a_stop_token_is_counted_and_not_shown() {
     let mut ids = tokenizer().encode("abc", false).unwrap();
     ids.push(tokenizer().encode("x", false).unwrap()[0]);
-    let deltas = assembled(&ids, FinishReason::Stop, 1, &options(&[], Some(0)));
+    let deltas = assembled(&ids, FinishReason::Stop, 1, HEALTHY, &options(&[], Some(0)));
     assert_eq!(text(&deltas), "abc");
     assert_eq!(deltas.iter().map(|d| d.num_tokens).sum::<usize>(), ids.len());
     assert_eq!(deltas.iter().map(|d| d.tokens.len()).sum::<usize>(), ids.len());
@@ -83,13 +89,13 @@ fn a_stop_token_is_counted_and_not_shown() {
 
 proptest! {
     #[test]
-    fn how_many_tokens_share_a_delta_changes_nothing_but_that(
+    fn how_many_tokens_share_a_piece_changes_nothing_but_that(
         ids in prop::collection::vec(0u32..1024, 1..60), cut in 1usize..9, stop in "[a-e ]{1,2}", finish in any::<bool>()
     ) {
         let options = options(&[&stop], Some(1));
         let last = if finish { FinishReason::Stop } else { FinishReason::Length };
-        let one_by_one = assembled(&ids, last, 1, &options);
-        let together = assembled(&ids, last, cut, &options);
+        let one_by_one = assembled(&ids, last, 1, HEALTHY, &options);
+        let together = assembled(&ids, last, cut, PACED, &options);
         prop_assert_eq!(text(&together), text(&one_by_one));
         prop_assert_eq!(together.last().unwrap().finish, one_by_one.last().unwrap().finish);
         let tokens = |deltas: &[Delta]| deltas.iter().flat_map(|d| d.tokens.clone()).collect::<Vec<_>>();

@@ -44,8 +44,11 @@ pub(in crate::api) fn respond(outputs: Vec<Output>, options: StreamOptions, form
     (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response()
 }
 
+/// What one choice has next.
+type Pieces = (usize, Result<Vec<Delta>, EngineError>);
+
 struct Events<F> {
-    deltas: SelectAll<BoxStream<'static, (usize, Result<Delta, EngineError>)>>,
+    pieces: SelectAll<BoxStream<'static, Pieces>>,
     choices: Vec<Choice>,
     format: F,
     include_usage: bool,
@@ -66,7 +69,7 @@ impl<F: EventFormat> Events<F> {
             choices: outputs.iter().map(|output| Choice { meter: output.meter(), opened: false, finished: false }).collect(),
             prompt_tokens: outputs.iter().map(Output::prompt_tokens).sum(),
             completion_tokens: 0,
-            deltas: stream::select_all(outputs.into_iter().enumerate().map(|(choice, output)| {
+            pieces: stream::select_all(outputs.into_iter().enumerate().map(|(choice, output)| {
                 stream::unfold(output, move |mut output| async move { Some(((choice, output.next().await?), output)) }).boxed()
             })),
             format,
@@ -75,17 +78,17 @@ impl<F: EventFormat> Events<F> {
         }
     }
 
-    /// The next piece of one choice with what belongs before and after it; `None` after the end.
+    /// The next pieces of one choice with what belongs before and after them; `None` after the end.
     async fn next_frame(&mut self) -> Option<Bytes> {
         if self.ended {
             return None;
         }
-        let (index, delta) = self.deltas.next().await?;
+        let (index, pieces) = self.pieces.next().await?;
         let mut out = Vec::with_capacity(512);
-        let tokens = match delta {
-            Ok(delta) => {
-                self.write_delta(index, &delta, &mut out);
-                delta.num_tokens
+        let tokens = match pieces {
+            Ok(pieces) => {
+                pieces.iter().for_each(|delta| self.write_delta(index, delta, &mut out));
+                pieces.iter().map(|delta| delta.num_tokens).sum()
             }
             Err(error) => {
                 self.ended = true;
