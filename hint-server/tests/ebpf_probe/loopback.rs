@@ -9,7 +9,7 @@ use tokenflow_ebpf_common::{ConnectionStats, EventKind};
 use super::{Ground, eventually, socket, unlimited};
 
 /// A connection over loopback, its server side first.
-fn connect(listener: &TcpListener, host: &str) -> (TcpStream, TcpStream) {
+pub fn connect(listener: &TcpListener, host: &str) -> (TcpStream, TcpStream) {
     let port = listener.local_addr().unwrap().port();
     let client = TcpStream::connect((host, port)).unwrap();
     let (server, _) = listener.accept().unwrap();

@@ -4,6 +4,7 @@ mod cgroup;
 mod loopback;
 mod namespaces;
 mod narrow_link;
+mod privileges;
 mod socket;
 
 use std::{
