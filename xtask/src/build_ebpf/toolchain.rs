@@ -112,7 +112,10 @@ fn system_rustc() -> Result<Rustc> {
     if let Some(rustc) = Rustc::at(SYSTEM_RUSTC.into()) {
         return Ok(rustc);
     }
-    install(&["rustc-web", "rust-web-src"])?;
+    install(
+        &["rustc-web", "rust-web-src"],
+        " and then, N being the LLVM version that `/usr/bin/rustc -vV` shows, llvm-N-dev and libpolly-N-dev",
+    )?;
     Rustc::at(SYSTEM_RUSTC.into()).with_context(|| format!("{SYSTEM_RUSTC} has no source of `core` beside it after the installation"))
 }
 
@@ -134,7 +137,7 @@ fn system_linker(rustc: &Rustc, target_dir: &Path) -> Result<PathBuf> {
     let polly_dev = format!("libpolly-{llvm}-dev");
     let packages = [llvm_dev.as_str(), polly_dev.as_str(), "libzstd-dev", "zlib1g-dev", "libxml2-dev"];
     if !packages.iter().all(|package| is_installed(package)) {
-        install(&packages)?;
+        install(&packages, "")?;
     }
     let prefix = output(Command::new(&config).arg("--prefix")).with_context(|| format!("run {config}, of package {llvm_dev}"))?;
 
@@ -159,13 +162,13 @@ fn system_linker(rustc: &Rustc, target_dir: &Path) -> Result<PathBuf> {
     Ok(linker)
 }
 
-/// Installs Debian packages, or says which are missing and what else would do.
-fn install(packages: &[&str]) -> Result<()> {
+/// Installs Debian packages, or says which are missing (and, with `next`, which will be after them) and what else would do.
+fn install(packages: &[&str], next: &str) -> Result<()> {
     let list = packages.join(" ");
     if !requirements::is_root() || requirements::find("apt-get").is_none() {
         bail!(
             "no toolchain for BPF: install either a rustup nightly (`rustup toolchain install nightly --component rust-src`) and \
-             `cargo install {LINKER}`, or, on Debian, `apt-get install {list}`"
+             `cargo install {LINKER}`, or, on Debian, `apt-get install {list}`{next}"
         );
     }
     println!("installing {list}");
