@@ -11,7 +11,8 @@ use super::stream::Chunk;
 
 /// One point of the rate's history.
 const SAMPLE: Duration = Duration::from_millis(250);
-const SAMPLES: usize = 32;
+/// A minute: long enough that a rate that fell still looks low beside what it was.
+const SAMPLES: usize = 240;
 
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -80,7 +81,7 @@ impl Progress {
             return;
         }
         self.sampled = now;
-        if let Some(rate) = self.rate(now) {
+        if let Some(rate) = self.meter.rate(now) {
             if self.history.len() == SAMPLES {
                 self.history.pop_front();
             }
@@ -109,6 +110,7 @@ impl Progress {
         self.paced
     }
 
+    /// Rates of the last minute, a quarter of a second apart, oldest first.
     pub fn history(&self) -> impl DoubleEndedIterator<Item = f64> + ExactSizeIterator {
         self.history.iter().copied()
     }

@@ -84,12 +84,12 @@ fn rate(rate: Option<f64>) -> String {
     }
 }
 
-/// The newest `width` samples, as shares of the largest of them; left-padded while there are fewer.
+/// The newest `width` samples, as shares of the largest in the whole history; left-padded while there are fewer.
 fn sparkline(progress: &Progress, width: usize) -> String {
-    let history: Vec<f64> = progress.history().rev().take(width).collect();
-    let top = history.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
-    let sparks = history.iter().rev().map(|rate| SPARKS[((rate / top) * (SPARKS.len() - 1) as f64).round() as usize]);
-    std::iter::repeat_n(' ', width - history.len()).chain(sparks).collect()
+    let top = progress.history().fold(f64::MIN_POSITIVE, f64::max);
+    let newest = progress.history().skip(progress.history().len().saturating_sub(width));
+    let sparks: String = newest.map(|rate| SPARKS[((rate / top) * (SPARKS.len() - 1) as f64).round() as usize]).collect();
+    format!("{sparks:>width$}")
 }
 
 // Every character of a status line is one column wide.
@@ -177,6 +177,18 @@ mod tests {
             assert!(status_line(now, &progress, 80, true).contains(code));
             assert!(!status_line(now, &progress, 80, false).contains('\x1b'));
         }
+    }
+
+    #[test]
+    fn a_rate_that_fell_looks_low_for_longer_than_the_line_reaches_back() {
+        let (mut progress, mut now) = progress(Some(0.2), Some(true));
+        for _ in 0..40 {
+            now += Duration::from_millis(250);
+            progress.record(now, &Chunk { text: "x".into(), ..Chunk::default() });
+            progress.sample(now);
+        }
+        let line = status_line(now, &progress, 80, false);
+        assert!(line.contains("▁▁▁▁▁▁▁▁"), "{line}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! else, a refusal, an error within the stream, a cut, is an error that says what happened.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -16,6 +16,9 @@ use crate::{ClientError, Endpoint};
 
 /// Far above any chunk of text; a server that sends more in one event does not speak this protocol.
 const MAX_EVENT_BYTES: usize = 16 << 20;
+
+/// A list of models is no work; a server that takes longer is not there.
+const LIST_WITHIN: Duration = Duration::from_secs(10);
 
 /// What one event of the stream says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -45,7 +48,7 @@ impl Server {
     /// The first model that the server lists.
     pub async fn first_model(&self) -> Result<String, ClientError> {
         let url = self.endpoint.url("/v1/models");
-        let response = self.send(self.http.get(&url), &url).await?;
+        let response = self.send(self.http.get(&url).timeout(LIST_WITHIN), &url).await?;
         let list: ModelList = response.json().await.map_err(|error| malformed(&url, "a list of models", &error))?;
         list.data.into_iter().next().map(|model| model.id).ok_or(ClientError::NoModel { url })
     }

@@ -72,14 +72,21 @@ fn micros(us: u32) -> String {
     }
 }
 
+/// Three digits and a unit, or two and a decimal.
 fn bytes(count: u64) -> String {
-    match count as f64 {
-        _ if count < 1_000 => format!("{count} B"),
-        count if count < 99_950.0 => format!("{:.1} kB", count / 1e3),
-        count if count < 999_500.0 => format!("{:.0} kB", count / 1e3),
-        count if count < 999.95e6 => format!("{:.1} MB", count / 1e6),
-        count => format!("{:.1} GB", count / 1e9),
+    if count < 1_000 {
+        return format!("{count} B");
     }
+    let mut value = count as f64;
+    let mut unit = "";
+    for next in ["kB", "MB", "GB", "TB", "PB", "EB"] {
+        value /= 1e3;
+        unit = next;
+        if value < 999.5 {
+            break;
+        }
+    }
+    if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 
 /// No limit by the network has no number.
@@ -118,10 +125,12 @@ mod tests {
     #[test]
     fn numbers_are_short_and_have_units() {
         assert_eq!([0, 20, 1_000, 48_211, 125_000, 2_400_000].map(micros), ["-", "20 µs", "1.0 ms", "48.2 ms", "125 ms", "2.40 s"]);
-        assert_eq!([999, 43_000, 99_960, 1_200_000, 3_000_000_000].map(bytes), ["999 B", "43.0 kB", "100 kB", "1.2 MB", "3.0 GB"]);
+        assert_eq!([999, 43_000, 99_960, 1_200_000, 289_000_000].map(bytes), ["999 B", "43.0 kB", "100 kB", "1.2 MB", "289 MB"]);
         assert_eq!([0, 99, 100, 7200].map(|s| seconds(Duration::from_secs(s))), ["0.0 s", "99.0 s", "1 min", "2 h"]);
-        for value in [9_999_000_000_000, 999_499, 999_950_000] {
-            assert!(bytes(value).len() <= 9, "{}", bytes(value));
+        for power in 0..20 {
+            for value in [10u64.pow(power), 10u64.pow(power) - 1, 9994 * 10u64.pow(power.min(15))] {
+                assert!(bytes(value).len() <= "delivery ".len() - "/s".len(), "{}", bytes(value));
+            }
         }
     }
 
