@@ -20,6 +20,8 @@ use tokenflow_engine::{
 const FIXTURES: [&str; 3] = ["qwen3", "llama", "llama-linear"];
 const DEMO: &str = "demo-model";
 const ISAS: [Isa; 5] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+/// Of a log-probability in f32: another epsilon in the norms (1e-5 for 1e-6) is four times as far off.
+const TOLERANCE: f32 = 1e-4;
 const EXACT: CpuConfig = CpuConfig { threads: 2, compute: ComputeType::F32, kv_dtype: KvType::F32, isa: None };
 
 #[derive(Deserialize)]
@@ -150,7 +152,7 @@ fn assert_exact(name: &str, cases: &[Case], config: CpuConfig, cut: Cut) -> bool
         let what = format!("{name}, {:?}, {cut:?}, case {number}", config.isa);
         assert_eq!(sampled.iter().map(|t| t.token).collect::<Vec<_>>(), case.output_ids, "{what}");
         let (worst, _) = compare(case, &sampled);
-        assert!(worst < 1e-3, "{what}: a log-probability differs by {worst}");
+        assert!(worst < TOLERANCE, "{what}: a log-probability differs by {worst}");
     }
     true
 }
@@ -214,7 +216,7 @@ fn pipeline_stages_compose() {
         }
         let sampled = backend.sample(&logits, &[&request]).unwrap();
         assert_eq!(sampled[0].token, case.output_ids[0]);
-        assert!(compare(case, &sampled).0 < 1e-3);
+        assert!(compare(case, &sampled).0 < TOLERANCE);
     }
 }
 
