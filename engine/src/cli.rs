@@ -29,6 +29,28 @@ pub enum DTypeArg {
     Float32,
 }
 
+/// What the health of links does to the step budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PacingArg {
+    /// Health is reported, never used
+    Off,
+    /// The aggregate health scales every step's budget
+    Global,
+    /// Each stream runs as its own link delivers
+    #[default]
+    PerConnection,
+}
+
+impl From<PacingArg> for Pacing {
+    fn from(arg: PacingArg) -> Self {
+        match arg {
+            PacingArg::Off => Self::Off,
+            PacingArg::Global => Self::Global,
+            PacingArg::PerConnection => Self::PerConnection,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DeviceArg {
     #[default]
@@ -92,7 +114,7 @@ pub struct ServeArgs {
     pub hint_url: Option<String>,
     /// What the health of the clients' links does to the step budget
     #[arg(long, value_enum, default_value_t)]
-    pub pacing: Pacing,
+    pub pacing: PacingArg,
     /// Most tokens per second of any one stream, such as a reading speed [default: no limit]
     #[arg(long, value_parser = positive_rate)]
     pub max_stream_rate: Option<f64>,

@@ -47,9 +47,27 @@ pub struct EngineConfig {
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub served_model_names: Vec<String>,
+    /// Where the model came from, for `/v1/models`.
+    pub model_root: String,
     pub chat_template: Option<String>,
     pub use_generation_config: bool,
     pub shutdown_timeout: Duration,
+}
+
+/// Fixed facts about a running engine.
+#[derive(Clone, Debug)]
+pub struct EngineInfo {
+    /// Context length in tokens.
+    pub max_model_len: usize,
+    pub vocab_size: usize,
+    pub block_size: usize,
+    pub num_blocks: usize,
+    pub max_num_batched_tokens: usize,
+    pub max_num_seqs: usize,
+    /// The model's end-of-sequence tokens.
+    pub eos_token_ids: Vec<u32>,
+    /// Largest `logprobs` a request may ask for.
+    pub max_logprobs: u32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +102,7 @@ impl EngineConfig {
             threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into)),
             seed: args.seed,
             max_logprobs: args.max_logprobs,
-            pacing: args.pacing,
+            pacing: args.pacing.into(),
             max_stream_rate: args.max_stream_rate,
             hint_url: hint_url.parse().map_err(|e| ConfigError::HintUrl(format!("{e}")))?,
         })
@@ -107,6 +125,10 @@ impl ServerConfig {
         };
         Ok(Self {
             listen: SocketAddr::new(args.host, args.port),
+            model_root: match model {
+                ModelSource::Folder(path) => path.display().to_string(),
+                ModelSource::Demo => served_model_names[0].clone(),
+            },
             served_model_names,
             chat_template: args.chat_template.clone(),
             use_generation_config,

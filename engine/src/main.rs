@@ -5,10 +5,11 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use clap::Parser;
 use tokenflow_engine::{
-    api,
+    api::{self, ApiState},
     cli::{Cli, Command, ServeArgs},
     config::{EngineConfig, ServerConfig},
-    engine::LoadedModel,
+    engine::{LoadedModel, Served},
+    model::GenerationDefaults,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -34,13 +35,18 @@ fn start_logging(json: bool) {
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = EngineConfig::new(args)?;
     let server = ServerConfig::new(args, &config.model)?;
-    let model = LoadedModel::load(&config)?;
+    let mut model = LoadedModel::load(&config)?;
+    if let Some(template) = &server.chat_template {
+        model.set_chat_template(template)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let listener = api::server::bind(server.listen).await?;
-        let state = Arc::new(model.serve(&config, &server)?);
+        let Served { engine, metrics, tokenizer, generation } = model.start(&config, &server.served_model_names[0])?;
         println!("tokenflow-engine serving {} on http://{}", server.served_model_names[0], listener.local_addr()?);
-        let engine = state.engine.clone();
+        let names = server.served_model_names.clone();
+        let defaults = if server.use_generation_config { generation } else { GenerationDefaults::default() };
+        let state = Arc::new(ApiState::new(engine.clone(), tokenizer, metrics, names, server.model_root, defaults, config.seed));
         let stop = async {
             terminated().await;
             tracing::info!(timeout = ?server.shutdown_timeout, "draining: no new requests are taken, running ones may finish");

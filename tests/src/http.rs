@@ -48,19 +48,19 @@ pub fn send(address: SocketAddr, method: &str, path: &str, body: Option<&Value>)
 }
 
 impl Response {
-    /// The next line of the body without its end, chunk framing taken off; `None` at the end.
+    /// The whole body, chunk framing taken off.
     ///
     /// # Errors
-    /// When the connection fails or is silent for a minute.
+    /// When the connection fails, is silent for a minute, or the body is not text.
     pub fn read_all(mut self) -> anyhow::Result<String> {
         let chunked = self.headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
         let mut text = Vec::new();
-        if !chunked {
+        if chunked {
+            while let Some(chunk) = self.chunk()? {
+                text.extend(chunk);
+            }
+        } else {
             self.body.read_to_end(&mut text)?;
-        }
-        while chunked {
-            let Some(chunk) = self.chunk()? else { break };
-            text.extend(chunk);
         }
         Ok(String::from_utf8(text)?)
     }

@@ -16,7 +16,7 @@ const PREFIX: &str = "tflow";
 /// Third octets of the testbed's networks, 10.83.N.0/30.
 static NEXT_NETWORK: AtomicU8 = AtomicU8::new(1);
 
-/// A namespace with one link to ours. Removed when dropped, with everything in it.
+/// A namespace with one link to ours. Its link and its name are removed when it is dropped; it is gone when no socket is left in it.
 pub struct Namespace {
     name: String,
     /// Our end of the link.
@@ -102,7 +102,6 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = run("ip", &["netns", "pids", &self.name]);
         let _ = run("ip", &["link", "del", &self.link]);
         let _ = run("ip", &["netns", "del", &self.name]);
     }

@@ -18,8 +18,8 @@ const PROMPTS: [&str; 6] = [
 
 const MAX_TOKENS: usize = 80;
 
-/// Greedy completions of every prompt, all asked at once, `company` other requests beside them.
-fn completions(flags: &[&str], company: usize, stream: bool) -> Vec<String> {
+/// Greedy completions of every prompt, all asked at once, `company` other requests beside them; and how often a request was preempted.
+fn completions(flags: &[&str], company: usize, stream: bool) -> (Vec<String>, f64) {
     let mut all = vec!["--hint-url", "none"];
     all.extend(flags);
     let engine = daemon::engine(&all).unwrap();
@@ -31,13 +31,16 @@ fn completions(flags: &[&str], company: usize, stream: bool) -> Vec<String> {
         });
         if stream { streamed(&engine.url, &body) } else { whole(&engine.url, &body) }
     };
-    thread::scope(|scope| {
+    let tokens = thread::scope(|scope| {
         for i in 0..company {
             scope.spawn(move || ask(&format!("company number {i} talks on and on"), 1.0));
         }
         let readers: Vec<_> = PROMPTS.iter().map(|prompt| scope.spawn(move || ask(prompt, 0.0))).collect();
         readers.into_iter().map(|reader| reader.join().unwrap()).collect()
-    })
+    });
+    let metrics = http::get_text(&engine.url, "/metrics").unwrap();
+    let preemptions = metrics.lines().find(|line| line.starts_with("vllm:num_preemptions_total")).unwrap();
+    (tokens, preemptions.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
 fn whole(url: &str, body: &Value) -> String {
@@ -59,7 +62,7 @@ fn tokens(answer: &Value) -> String {
 
 #[test]
 fn greedy_output_does_not_depend_on_how_the_engine_runs() {
-    let reference = completions(&["--max-num-seqs", "1"], 0, false);
+    let (reference, _) = completions(&["--max-num-seqs", "1"], 0, false);
     assert!(reference.iter().all(|tokens| tokens.split(' ').count() >= MAX_TOKENS));
     let ways: [(&str, &[&str], usize, bool); 7] = [
         ("together", &[], 0, false),
@@ -68,10 +71,11 @@ fn greedy_output_does_not_depend_on_how_the_engine_runs() {
         ("in small blocks", &["--block-size", "4"], 4, false),
         ("preempted", &["--num-gpu-blocks-override", "14"], 4, true),
         ("on one thread", &["--threads", "1"], 2, false),
-        ("paced", &["--max-stream-rate", "200"], 2, true),
+        ("capped", &["--max-stream-rate", "200"], 2, true),
     ];
     for (name, flags, company, stream) in ways {
-        let output = completions(flags, company, stream);
+        let (output, preemptions) = completions(flags, company, stream);
+        assert_eq!(preemptions > 0.0, name == "preempted", "{name}: {preemptions} preemptions");
         for (i, (got, expected)) in output.iter().zip(&reference).enumerate() {
             assert_eq!(got, expected, "{name}: prompt {i}");
         }

@@ -35,17 +35,23 @@ fn two_hundred_streams_finish_and_give_every_block_back() {
         assert_eq!(reason.as_deref(), Some("length"));
         assert!(!text.is_empty());
     }
-    assert_eq!(metric(&engine.url, "vllm:num_requests_running"), 0.0);
-    assert_eq!(metric(&engine.url, "vllm:kv_cache_usage_perc"), 0.0);
+    wait_until("every block is free", Duration::from_secs(5), || {
+        metric(&engine.url, "vllm:num_requests_running") == 0.0 && metric(&engine.url, "vllm:kv_cache_usage_perc") == 0.0
+    });
     assert_eq!(metric(&engine.url, "vllm:generation_tokens_total"), 200.0 * 40.0);
 }
 
-/// Opens streams whose clients never read, and leaves them open.
-fn deaf_clients(url: &str, count: usize) -> Vec<TcpStream> {
+/// Opens requests of `prompts` streams each whose clients never read, and leaves them open.
+fn deaf_clients(url: &str, count: usize, prompts: usize) -> Vec<TcpStream> {
     let address = http::address(url).unwrap();
-    let body = json!({"prompt": "fn", "max_tokens": 900, "ignore_eos": true, "stream": true, "n": 1}).to_string();
+    let prompt = vec!["fn"; prompts];
+    let body = json!({"prompt": prompt, "max_tokens": 900, "ignore_eos": true, "stream": true, "logprobs": 20}).to_string();
     let open = |_| {
-        let mut stream = TcpStream::connect(address).unwrap();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        // A small window, so that little of the output hides in the client's kernel.
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
         write!(
             stream,
             "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
@@ -59,28 +65,40 @@ fn deaf_clients(url: &str, count: usize) -> Vec<TcpStream> {
 
 #[test]
 fn clients_that_never_read_cost_bounded_memory_and_no_service() {
+    // All of it would weigh about 2 KB a token, 450 MB together.
+    const CLIENTS: usize = 32;
+    const PROMPTS: usize = 8;
     for pacing in ["off", "per-connection"] {
         let engine = daemon::engine(&["--hint-url", "none", "--pacing", pacing]).unwrap();
         let server = http::address(&engine.url).unwrap();
         TokenStream::start(server, None, "warm up", 200).finish().unwrap();
         let before = engine.resident_bytes().unwrap();
-        let deaf = deaf_clients(&engine.url, 50);
+        let deaf = deaf_clients(&engine.url, CLIENTS, PROMPTS);
         let (_, reason) = TokenStream::start(server, None, "a client that reads", 400).finish().unwrap();
         assert_eq!(reason.as_deref(), Some("length"));
-        std::thread::sleep(Duration::from_secs(1));
+        // Until nobody can run any more: what is bounded has reached its bound.
+        let generated = || metric(&engine.url, "vllm:generation_tokens_total");
+        wait_until("every deaf client's streams stand still", Duration::from_secs(60), || {
+            let before = generated();
+            std::thread::sleep(Duration::from_millis(500));
+            generated() == before
+        });
+        let unfinished = metric(&engine.url, "vllm:num_requests_running") + metric(&engine.url, "vllm:num_requests_waiting");
+        assert!(unfinished > 0.0, "{pacing}: the whole output fitted into buffers, so nothing was bounded");
         let grown = engine.resident_bytes().unwrap().saturating_sub(before);
-        assert!(grown < 64 << 20, "{pacing}: 50 deaf clients cost {} MiB", grown >> 20);
+        assert!(grown < 64 << 20, "{pacing}: {CLIENTS} deaf clients cost {} MiB", grown >> 20);
         drop(deaf);
         wait_until("the deaf clients' requests are cancelled", Duration::from_secs(10), || {
             metric(&engine.url, "vllm:num_requests_running") == 0.0 && metric(&engine.url, "vllm:kv_cache_usage_perc") == 0.0
         });
+        assert!(metric(&engine.url, "vllm:request_success_total{engine=\"0\",finished_reason=\"abort\"") >= unfinished);
     }
 }
 
 #[test]
 fn a_client_that_leaves_is_cancelled() {
     let engine = daemon::engine(&["--hint-url", "none", "--max-stream-rate", "20"]).unwrap();
-    let deaf = deaf_clients(&engine.url, 3);
+    let deaf = deaf_clients(&engine.url, 3, 1);
     wait_until("the requests run", Duration::from_secs(10), || metric(&engine.url, "vllm:num_requests_running") == 3.0);
     drop(deaf);
     wait_until("they are gone", Duration::from_secs(5), || metric(&engine.url, "vllm:num_requests_running") == 0.0);

@@ -66,7 +66,7 @@ impl IntoResponse for ApiError {
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let status = match error {
-            EngineError::Draining | EngineError::Stopped(_) => StatusCode::SERVICE_UNAVAILABLE,
+            EngineError::Draining | EngineError::Stopped(_) | EngineError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
             EngineError::Step(_) => StatusCode::INTERNAL_SERVER_ERROR,
             EngineError::TooLong(_) => StatusCode::BAD_REQUEST,
         };

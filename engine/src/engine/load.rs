@@ -2,15 +2,14 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 use tokenflow_hint_api::Subscriber;
 
-use super::{Engine, EngineInfo};
+use super::{Engine, memory};
 use crate::{
-    api::ApiState,
     backend::{
-        Backend, BackendError, KvLayout,
+        Backend, BackendError,
         cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
     },
     cli::DTypeArg,
-    config::{EngineConfig, ModelSource, ServerConfig},
+    config::{EngineConfig, EngineInfo, ModelSource},
     executor::{CacheSize, LocalExecutor},
     health::Links,
     metrics::EngineMetrics,
@@ -47,8 +46,12 @@ pub enum LoadError {
     Backend(#[from] BackendError),
     #[error("--max-model-len {asked} is more than the model's max_position_embeddings, {limit}")]
     MaxModelLen { asked: usize, limit: usize },
-    #[error("the KV cache of {tokens} tokens holds no sequence; raise --kv-cache-memory-bytes or --num-gpu-blocks-override")]
-    NoKvCache { tokens: usize },
+    #[error("--kv-cache-memory-bytes {bytes} holds no block of the KV cache, which takes {block_bytes} bytes")]
+    NoKvCache { bytes: usize, block_bytes: usize },
+    #[error(
+        "--max-model-len {asked} is more than the KV cache of {capacity} tokens holds; lower it, or raise --kv-cache-memory-bytes or --num-gpu-blocks-override"
+    )]
+    KvCacheTooSmall { asked: usize, capacity: usize },
     #[error("--chat-template: {path}: {source}")]
     ChatTemplate { path: String, source: std::io::Error },
     #[error("cannot start the engine's thread: {0}")]
@@ -85,8 +88,10 @@ impl LoadedModel {
         let backend = CpuBackend::new(CpuConfig { threads: config.threads, compute, kv_dtype, isa: None })?;
         let model = model::load(&model_config, Loader::new(&checkpoint), &backend, 0..model_config.num_layers)?;
 
-        let max_model_len = max_model_len(config, &model_config)?;
-        let num_blocks = num_blocks(config, &backend, model.kv_layout(1, config.block_size), max_model_len)?;
+        let block_bytes = backend.kv_block_bytes(model.kv_layout(1, config.block_size));
+        let longest = max_model_len(config, &model_config)?;
+        let num_blocks = num_blocks(config, block_bytes, longest)?;
+        let max_model_len = fitting_len(config, longest, num_blocks * config.block_size)?;
         let cache = CacheSize { num_blocks, block_size: config.block_size };
         let info = EngineInfo {
             max_model_len,
@@ -108,13 +113,12 @@ impl LoadedModel {
             max_waiting: None,
             stream_rate_cap: config.max_stream_rate,
         };
-        let kv_bytes = num_blocks * backend.kv_block_bytes(model.kv_layout(1, config.block_size));
         tracing::info!(
             architecture = model_config.architecture,
             dtype = if float32 { "float32" } else { "bfloat16" },
             weights_mib = checkpoint.num_bytes() >> 20,
             kv_blocks = num_blocks,
-            kv_mib = kv_bytes >> 20,
+            kv_mib = (num_blocks * block_bytes) >> 20,
             max_model_len,
             concurrency_at_full_length = num_blocks * config.block_size / max_model_len,
             threads = config.threads,
@@ -126,34 +130,41 @@ impl LoadedModel {
         Ok(Self { tokenizer, generation: model_config.generation, info, executor, scheduler })
     }
 
-    /// Starts the engine, following the hint server, with all that the HTTP routes need beside it. Call on a tokio runtime.
+    /// Starts the engine, which follows the hint server at the config's URL. Call on a tokio runtime.
     ///
     /// # Errors
-    /// When the chat template cannot be used or the engine's thread cannot be started.
-    pub fn serve(self, config: &EngineConfig, server: &ServerConfig) -> Result<ApiState, LoadError> {
-        let tokenizer = match &server.chat_template {
-            None => self.tokenizer,
-            Some(template) => with_chat_template(self.tokenizer, template)?,
-        };
-        let defaults = if server.use_generation_config { self.generation } else { GenerationDefaults::default() };
-        let metrics = Arc::new(EngineMetrics::new(&server.served_model_names[0], &self.info));
+    /// When the engine's thread cannot be started.
+    pub fn start(self, config: &EngineConfig, model_name: &str) -> Result<Served, LoadError> {
+        let metrics = Arc::new(EngineMetrics::new(model_name, &self.info));
         let links = Links::new(Subscriber::spawn(config.hint_url.clone()));
         let engine = Engine::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics.clone())?;
-        let root = match &config.model {
-            ModelSource::Folder(folder) => folder.display().to_string(),
-            ModelSource::Demo => server.served_model_names[0].clone(),
-        };
-        Ok(ApiState::new(engine, Arc::new(tokenizer), metrics, server.served_model_names.clone(), root, defaults, config.seed))
+        Ok(Served { engine, metrics, tokenizer: Arc::new(self.tokenizer), generation: self.generation })
+    }
+
+    /// Puts another chat template in the model's place: a file, or the template itself.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a template.
+    pub fn set_chat_template(&mut self, template: &str) -> Result<(), LoadError> {
+        let is_inline = template.contains("{{") || template.contains("{%");
+        if is_inline {
+            self.tokenizer.set_chat_template(template, "--chat-template")?;
+        } else {
+            let read = std::fs::read_to_string(template);
+            let source = read.map_err(|source| LoadError::ChatTemplate { path: template.to_owned(), source })?;
+            self.tokenizer.set_chat_template(&source, template)?;
+        }
+        Ok(())
     }
 }
 
-/// `template` is a file, or the template itself.
-fn with_chat_template(tokenizer: Tokenizer, template: &str) -> Result<Tokenizer, LoadError> {
-    if template.contains("{{") || template.contains("{%") {
-        return Ok(tokenizer.with_chat_template(template, "--chat-template")?);
-    }
-    let source = std::fs::read_to_string(template).map_err(|source| LoadError::ChatTemplate { path: template.to_owned(), source })?;
-    Ok(tokenizer.with_chat_template(&source, template)?)
+/// A running engine and what its users need beside it.
+pub struct Served {
+    pub engine: Engine,
+    pub metrics: Arc<EngineMetrics>,
+    pub tokenizer: Arc<Tokenizer>,
+    /// The model's own sampling defaults (`generation_config.json`).
+    pub generation: GenerationDefaults,
 }
 
 fn open_folder(folder: &Path) -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {
@@ -176,19 +187,23 @@ fn max_model_len(config: &EngineConfig, model: &ModelConfig) -> Result<usize, Lo
 }
 
 /// As many blocks as can ever be used, within the memory that the cache may take.
-fn num_blocks(config: &EngineConfig, backend: &CpuBackend, layout: KvLayout, max_model_len: usize) -> Result<usize, LoadError> {
+fn num_blocks(config: &EngineConfig, block_bytes: usize, max_model_len: usize) -> Result<usize, LoadError> {
     let usable = config.max_num_seqs.saturating_mul(max_model_len.div_ceil(config.block_size));
-    let bytes = config.kv_cache_memory_bytes.unwrap_or_else(|| DEFAULT_KV_BYTES.min(available_memory() / 2));
-    let num_blocks = config.num_blocks.unwrap_or_else(|| usable.min(bytes / backend.kv_block_bytes(layout)));
-    if num_blocks == 0 {
-        return Err(LoadError::NoKvCache { tokens: 0 });
+    let bytes = config.kv_cache_memory_bytes.unwrap_or_else(|| DEFAULT_KV_BYTES.min(memory::available_bytes() / 2));
+    match config.num_blocks.unwrap_or_else(|| usable.min(bytes / block_bytes)) {
+        0 => Err(LoadError::NoKvCache { bytes, block_bytes }),
+        num_blocks => Ok(num_blocks),
     }
-    Ok(num_blocks)
 }
 
-/// Memory that programs can still have, bytes (`MemAvailable` of proc(5)).
-fn available_memory() -> usize {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next()?.parse::<usize>().ok());
-    kib.map_or(usize::MAX, |kib| kib << 10)
+/// The context length that the cache holds at least once. One that was asked for is never cut in silence.
+fn fitting_len(config: &EngineConfig, longest: usize, capacity: usize) -> Result<usize, LoadError> {
+    if longest <= capacity {
+        return Ok(longest);
+    }
+    if config.max_model_len.is_some() {
+        return Err(LoadError::KvCacheTooSmall { asked: longest, capacity });
+    }
+    tracing::warn!(model = longest, capacity, "the KV cache holds less than the model's context: requests are limited to what it holds");
+    Ok(capacity)
 }

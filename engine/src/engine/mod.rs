@@ -3,6 +3,7 @@
 //! [`Engine`] is cheap to clone and never blocks its caller; one thread of its own plans, executes and hands tokens out.
 
 mod load;
+mod memory;
 mod rate;
 mod request;
 mod run;
@@ -14,16 +15,17 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
         mpsc,
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rate::RateMeter;
 use run::{Command, Live, Loop, Progress};
 
-pub use load::{LoadError, LoadedModel};
-pub use request::{EngineError, EngineInfo, GenerateRequest, Generation, LinkState, StepToken};
+pub use load::{LoadError, LoadedModel, Served};
+pub use request::{EngineError, GenerateRequest, Generation, LinkState, StepToken};
 
 use crate::{
+    config::EngineInfo,
     executor::Executor,
     health::Links,
     metrics::EngineMetrics,
@@ -83,6 +85,7 @@ impl Engine {
             metrics,
             epoch,
             health_factor,
+            health_reported: Duration::ZERO,
             prompt_tokens: 0,
             generation_tokens: 0,
             preemptions: 0,

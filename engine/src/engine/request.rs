@@ -46,22 +46,6 @@ pub struct StepToken {
     pub link: LinkState,
 }
 
-/// Fixed facts about a running engine.
-#[derive(Clone, Debug)]
-pub struct EngineInfo {
-    /// Context length in tokens.
-    pub max_model_len: usize,
-    pub vocab_size: usize,
-    pub block_size: usize,
-    pub num_blocks: usize,
-    pub max_num_batched_tokens: usize,
-    pub max_num_seqs: usize,
-    /// The model's end-of-sequence tokens.
-    pub eos_token_ids: Vec<u32>,
-    /// Largest `logprobs` a request may ask for.
-    pub max_logprobs: u32,
-}
-
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum EngineError {
     /// 503 with Retry-After.
@@ -75,6 +59,9 @@ pub enum EngineError {
     /// 400: the request can never run here.
     #[error("{0}")]
     TooLong(String),
+    /// 503: too many wait already.
+    #[error("{0}")]
+    Overloaded(String),
 }
 
 /// The tokens of one request as they are made. Dropping it cancels the request, which frees its blocks within one step.

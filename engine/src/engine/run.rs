@@ -15,7 +15,7 @@ use crate::{
     executor::Executor,
     health::{Links, StreamMeter},
     metrics::{EngineMetrics, RequestStats, StepStats},
-    scheduler::{FinishReason, Network, NewSequence, Scheduler, SequenceId, SequenceUpdate, StepPlan},
+    scheduler::{AddError, FinishReason, Network, NewSequence, Scheduler, SequenceId, SequenceUpdate, StepPlan},
 };
 
 pub(super) enum Command {
@@ -57,6 +57,8 @@ pub(super) struct Loop {
     pub(super) epoch: Instant,
     /// Read at scrapes, from other threads: the bits of an `f64`.
     pub(super) health_factor: Arc<AtomicU64>,
+    /// When `health_factor` was last refreshed.
+    pub(super) health_reported: Duration,
     /// Since the last report.
     pub(super) prompt_tokens: usize,
     pub(super) generation_tokens: usize,
@@ -133,7 +135,11 @@ impl Loop {
             Command::Submit(sequence, live) => {
                 let id = sequence.id;
                 if let Err(error) = self.scheduler.add(*sequence) {
-                    let _ = live.tokens.send(Err(EngineError::TooLong(error.to_string())));
+                    let refusal = match error {
+                        AddError::QueueFull { .. } => EngineError::Overloaded(error.to_string()),
+                        _ => EngineError::TooLong(error.to_string()),
+                    };
+                    let _ = live.tokens.send(Err(refusal));
                     return;
                 }
                 if let Some(meter) = &live.meter {
@@ -241,9 +247,16 @@ impl Loop {
             took,
         );
         self.preemptions = stats.preemptions;
-        self.health_factor.store(self.links.health_factor().to_bits(), Relaxed);
+        let now = self.epoch.elapsed();
+        if took.is_zero() || now >= self.health_reported + HEALTH_REPORT_INTERVAL {
+            self.health_reported = now;
+            self.health_factor.store(self.links.health_factor().to_bits(), Relaxed);
+        }
     }
 }
+
+/// The aggregate over all streams is for a person's eyes, except under `--pacing global`: not worth computing in every step.
+const HEALTH_REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// When to try again if sequences are there and none could be planned, without a reason to wait for.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokenflow_hint_api::{HintState, Source, Subscriber};
+use tokenflow_hint_api::{HintState, Subscriber};
 use tokenflow_score::aggregate;
 
 use super::StreamMeter;
@@ -69,23 +69,15 @@ impl Links {
         self.snapshot = self.hints.snapshot();
     }
 
-    /// Where the health factor comes from at the moment.
-    pub fn source(&self) -> Source {
-        match &self.snapshot {
-            Some(state) => state.hint.source,
-            None if self.streams.is_empty() => Source::None,
-            None => Source::Local,
-        }
-    }
-
     /// How the hint server stands, for whoever asks from another thread; `health_factor` holds the bits of the one in use.
     pub fn status(&self, health_factor: Arc<AtomicU64>) -> impl Fn() -> HintStatus + Send + Sync + 'static {
         let hints = self.hints.clone();
         move || {
             let state = hints.snapshot();
             HintStatus {
-                health_factor: f64::from_bits(health_factor.load(Relaxed)),
-                age: state.as_ref().map(|state| state.received_at.elapsed()),
+                // The loop rests while nothing runs; the hint server does not.
+                health_factor: state.as_ref().map_or_else(|| f64::from_bits(health_factor.load(Relaxed)), |state| state.hint.health_factor),
+                age: hints.last_heard().map(|at| at.elapsed()),
                 connected: state.is_some(),
             }
         }

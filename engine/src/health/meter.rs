@@ -16,12 +16,19 @@ pub struct StreamMeter {
     connection: Arc<Connection>,
     tokens_waiting: AtomicU64,
     tokens_sent: AtomicU64,
+    chunks_sent: AtomicU64,
     bytes_sent: AtomicU64,
 }
 
 impl StreamMeter {
     pub fn new(connection: Arc<Connection>) -> Self {
-        Self { connection, tokens_waiting: AtomicU64::new(0), tokens_sent: AtomicU64::new(0), bytes_sent: AtomicU64::new(0) }
+        Self {
+            connection,
+            tokens_waiting: AtomicU64::new(0),
+            tokens_sent: AtomicU64::new(0),
+            chunks_sent: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+        }
     }
 
     pub fn connection(&self) -> &Arc<Connection> {
@@ -41,21 +48,31 @@ impl StreamMeter {
     /// The response handed a chunk that carries `tokens` tokens to the HTTP layer.
     pub fn chunk_sent(&self, tokens: u64, bytes: u64) {
         self.tokens_sent.fetch_add(tokens, Relaxed);
+        self.chunks_sent.fetch_add(1, Relaxed);
         self.bytes_sent.fetch_add(bytes, Relaxed);
     }
 
     /// Output made so far, in bytes: what was handed to the HTTP layer, and an estimate of what waits for it.
     pub fn produced_bytes(&self) -> u64 {
-        self.bytes_sent.load(Relaxed) + self.tokens_waiting.load(Relaxed) * self.chunk_bytes()
+        self.bytes_sent.load(Relaxed) + self.waiting_bytes()
     }
 
-    /// Mean bytes on the wire per token.
+    /// Mean bytes of a chunk on the wire.
     pub fn chunk_bytes(&self) -> u64 {
-        self.bytes_sent.load(Relaxed).checked_div(self.tokens_sent.load(Relaxed)).map_or(TYPICAL_CHUNK_BYTES, |bytes| bytes.max(1))
+        self.mean_bytes(&self.chunks_sent)
+    }
+
+    /// Estimate of what the tokens that wait for the response will weigh, at this stream's mean bytes per token.
+    fn waiting_bytes(&self) -> u64 {
+        self.tokens_waiting.load(Relaxed) * self.mean_bytes(&self.tokens_sent)
+    }
+
+    fn mean_bytes(&self, count: &AtomicU64) -> u64 {
+        self.bytes_sent.load(Relaxed).checked_div(count.load(Relaxed)).map_or(TYPICAL_CHUNK_BYTES, |bytes| bytes.max(1))
     }
 
     /// Output that the client has not acknowledged, in bytes: tokens that wait for the response, and what the connection holds.
     pub fn undelivered_bytes(&self) -> u64 {
-        self.tokens_waiting.load(Relaxed) * self.chunk_bytes() + self.connection.undelivered_bytes()
+        self.waiting_bytes() + self.connection.undelivered_bytes()
     }
 }

@@ -11,7 +11,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use prometheus::{Counter, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
 
-use crate::{engine::EngineInfo, scheduler::FinishReason};
+use crate::{config::EngineInfo, scheduler::FinishReason};
 use registry::Registrar;
 
 /// Totals of one step, and how things stand after it.
@@ -206,7 +206,9 @@ impl EngineMetrics {
         self.waiting.set(stats.waiting as i64);
         self.kv_cache_usage.set(stats.kv_cache_usage);
         self.paced_requests.set(stats.paced as i64);
-        self.paced_steps.inc_by(stats.paced as u64);
+        if stats.computed_tokens > 0 {
+            self.paced_steps.inc_by(stats.paced as u64);
+        }
         self.step_token_budget.set(stats.token_budget as i64);
         self.prompt_tokens.inc_by(stats.prompt_tokens as u64);
         self.prompt_tokens_cached.inc_by(stats.prompt_tokens_cached as u64);

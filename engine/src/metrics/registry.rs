@@ -2,7 +2,7 @@
 
 use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
-use crate::engine::EngineInfo;
+use crate::config::EngineInfo;
 
 const FINISHED_REASONS: [&str; 4] = ["stop", "length", "abort", "error"];
 

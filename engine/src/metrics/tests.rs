@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{EngineMetrics, HintStatus, RequestStats, StepStats};
-use crate::{engine::EngineInfo, scheduler::FinishReason};
+use crate::{config::EngineInfo, scheduler::FinishReason};
 
 fn metrics() -> EngineMetrics {
     let info = EngineInfo {

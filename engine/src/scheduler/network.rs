@@ -1,7 +1,7 @@
 use super::SequenceId;
 
 /// What the health of links does to the step budget (DESIGN section 4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pacing {
     /// Health is reported, never used.
     Off,

@@ -24,11 +24,11 @@ pub const RATE_CAP_TOLERANCE: Duration = Duration::from_millis(100);
 pub const MIN_STEP_BUDGET: usize = 16;
 
 /// Tokens that a step may have: `max_num_batched_tokens`, under `global` scaled by the aggregate health.
-pub fn step_budget(pacing: Pacing, max_num_batched_tokens: usize, health_factor: f64) -> usize {
+pub fn step_budget(pacing: Pacing, max_num_batched_tokens: usize, health_factor: impl FnOnce() -> f64) -> usize {
     match pacing {
         Pacing::Off | Pacing::PerConnection => max_num_batched_tokens,
         Pacing::Global => {
-            let scaled = (max_num_batched_tokens as f64 * fail_open(health_factor)).round() as usize;
+            let scaled = (max_num_batched_tokens as f64 * fail_open(health_factor())).round() as usize;
             scaled.max(MIN_STEP_BUDGET).min(max_num_batched_tokens)
         }
     }
@@ -176,11 +176,11 @@ mod tests {
 
     #[test]
     fn global_scales_the_budget_down_to_a_floor() {
-        assert_eq!(step_budget(Pacing::Global, 2048, 0.25), 512);
-        assert_eq!(step_budget(Pacing::Global, 2048, 0.0), MIN_STEP_BUDGET);
-        assert_eq!(step_budget(Pacing::Global, 4, 0.0), 4);
-        assert_eq!(step_budget(Pacing::Global, 2048, f64::NAN), 2048);
-        assert_eq!(step_budget(Pacing::PerConnection, 2048, 0.25), 2048);
+        assert_eq!(step_budget(Pacing::Global, 2048, || 0.25), 512);
+        assert_eq!(step_budget(Pacing::Global, 2048, || 0.0), MIN_STEP_BUDGET);
+        assert_eq!(step_budget(Pacing::Global, 4, || 0.0), 4);
+        assert_eq!(step_budget(Pacing::Global, 2048, || f64::NAN), 2048);
+        assert_eq!(step_budget(Pacing::PerConnection, 2048, || 0.25), 2048);
     }
 
     #[test]

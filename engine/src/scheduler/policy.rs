@@ -23,7 +23,7 @@ impl Scheduler {
         if self.in_flight.is_some() {
             return None;
         }
-        let limit = pacing::step_budget(self.config.pacing, self.config.max_num_batched_tokens, network.health_factor());
+        let limit = pacing::step_budget(self.config.pacing, self.config.max_num_batched_tokens, || network.health_factor());
         let mut budget = Budget { limit, left: limit, withheld: 0 };
 
         self.pace_running(now, network, &mut budget);

@@ -92,9 +92,9 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When it is not a template.
-    pub fn with_chat_template(self, source: &str, origin: &str) -> Result<Self, TokenizerError> {
-        let template = ChatTemplate::new(source, self.bos_token.clone(), self.eos_token.clone(), origin)?;
-        Ok(Self { chat_template: Some(template), ..self })
+    pub fn set_chat_template(&mut self, source: &str, origin: &str) -> Result<(), TokenizerError> {
+        self.chat_template = Some(ChatTemplate::new(source, self.bos_token.clone(), self.eos_token.clone(), origin)?);
+        Ok(())
     }
 
     /// Token ids of `text`; `add_special_tokens` adds what the model expects around a prompt, such as a beginning-of-sequence token.

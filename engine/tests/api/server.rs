@@ -11,7 +11,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokenflow_engine::{
     api::{self, ApiState},
-    engine::{Engine, EngineInfo},
+    config::EngineInfo,
+    engine::Engine,
     health::Links,
     metrics::EngineMetrics,
     model::GenerationDefaults,

@@ -75,6 +75,11 @@ impl Subscriber {
         self.shared.state.load_full().filter(|state| is_fresh(state, now))
     }
 
+    /// When the server last said anything, however long ago. Does not wait.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.shared.state.load().as_ref().map(|state| state.received_at)
+    }
+
     /// Does not wait.
     pub fn status(&self) -> Status {
         self.status_at(Instant::now())

@@ -59,8 +59,8 @@ struct Client {
 pub(super) struct Observation {
     /// Tokens/s that arrived over the last second.
     pub rate: f64,
-    /// The hint server's opinion of its connection.
-    pub health: f64,
+    /// The hint server's opinion of its connection; `None` while it does not know it.
+    pub health: Option<f64>,
     pub queued_bytes: u64,
 }
 
@@ -84,7 +84,7 @@ impl Client {
         });
         Observation {
             rate: self.stream.recent_rate(Duration::from_secs(1)),
-            health: mine.and_then(|c| c["health"].as_f64()).unwrap_or(1.0),
+            health: mine.and_then(|c| c["health"].as_f64()),
             queued_bytes: mine.and_then(|c| c["undelivered_bytes"].as_u64()).unwrap_or(0),
         }
     }

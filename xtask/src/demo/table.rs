@@ -25,15 +25,13 @@ impl Table {
     pub fn add(&mut self, row: Row) {
         let at = self.began.elapsed();
         println!(
-            "{:>5.1}s  {:<7}  {:>9.1}     {:.2} {}  {:>7} B   {:>9.1}     {:.2} {}",
+            "{:>5.1}s  {:<7}  {:>9.1}     {}  {:>7} B   {:>9.1}     {}",
             at.as_secs_f64(),
             row.link,
             row.slow.rate,
-            row.slow.health,
             bar(row.slow.health),
             row.slow.queued_bytes,
             row.healthy.rate,
-            row.healthy.health,
             bar(row.healthy.health),
         );
         self.rows.push((at, row));
@@ -52,7 +50,7 @@ impl Table {
         let before = self.between(Duration::from_secs(1), begin);
         let during = self.between(begin + settle, end);
         let after = self.between(end + settle, Duration::MAX);
-        let health = during.iter().map(|r| r.slow.health).fold(1.0, f64::min);
+        let health = during.iter().filter_map(|r| r.slow.health).fold(1.0, f64::min);
         println!();
         println!(
             "first client:   {:.0} tok/s, then {:.0} on the throttled link with Health down to {health:.2}, then {:.0} again",
@@ -66,7 +64,7 @@ impl Table {
             mean(&during, |r| r.healthy.rate),
             mean(&after, |r| r.healthy.rate)
         );
-        match self.rows.iter().find(|(at, r)| *at > end && r.slow.health > 0.9) {
+        match self.rows.iter().find(|(at, r)| *at > end && r.slow.health.is_some_and(|health| health > 0.9)) {
             Some((at, _)) => {
                 println!("Health of the first client was above 0.9 again {:.1} s after its link was freed.", (*at - end).as_secs_f64())
             }
@@ -84,7 +82,8 @@ fn mean(rows: &[&Row], value: impl Fn(&Row) -> f64) -> f64 {
     rows.iter().map(|row| value(row)).sum::<f64>() / rows.len().max(1) as f64
 }
 
-fn bar(health: f64) -> String {
+fn bar(health: Option<f64>) -> String {
+    let Some(health) = health else { return format!("{:15}", "unknown") };
     let filled = (health * 10.0).round() as usize;
-    "█".repeat(filled) + &"░".repeat(10 - filled.min(10))
+    format!("{health:.2} {}{}", "█".repeat(filled), "░".repeat(10 - filled.min(10)))
 }

@@ -1,6 +1,6 @@
 //! What fits into the context.
 
-use crate::{api::ApiError, engine::EngineInfo};
+use crate::{api::ApiError, config::EngineInfo};
 
 /// Refuses prompts that leave no room for an answer, are empty or hold tokens that the model does not have.
 pub(in crate::api) fn check_prompt(param: &str, prompt: &[u32], info: &EngineInfo) -> Result<(), ApiError> {

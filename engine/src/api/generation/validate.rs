@@ -1,7 +1,7 @@
 use super::{GenerationFields, StreamOptions, fields::StopField};
 use crate::{
     api::{ApiError, ApiState},
-    engine::EngineInfo,
+    config::EngineInfo,
     sampling::SamplingParams,
 };
 
