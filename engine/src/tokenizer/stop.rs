@@ -31,6 +31,7 @@ impl StopMatcher {
         Self { patterns: stops.iter().map(|s| Pattern::new(s)).collect(), held: String::new() }
     }
 
+    /// After a match it knows nothing of what came before.
     pub fn push(&mut self, piece: &str) -> StopStep {
         if self.patterns.is_empty() {
             return StopStep { text: piece.to_owned(), matched: None };
@@ -46,6 +47,7 @@ impl StopMatcher {
             }
             if let Some((index, length)) = completed {
                 self.held.truncate(before + offset + 1 - length);
+                self.patterns.iter_mut().for_each(|pattern| pattern.matched = 0);
                 return StopStep { text: std::mem::take(&mut self.held), matched: Some(index) };
             }
         }

@@ -59,6 +59,16 @@ fn text_is_held_only_while_it_may_be_a_stop_string() {
 }
 
 #[test]
+fn after_a_match_it_begins_anew() {
+    let mut matcher = StopMatcher::new(&["ab".to_owned(), "abab".to_owned(), "b".to_owned()]);
+    for _ in 0..2 {
+        assert_eq!(matcher.push("xabab"), StopStep { text: "x".to_owned(), matched: Some(0) });
+    }
+    assert_eq!(matcher.push("a"), StopStep::default());
+    assert_eq!(matcher.finish(), "a");
+}
+
+#[test]
 fn without_stop_strings_nothing_is_held() {
     assert_eq!(StopMatcher::new(&[]).push("abc").text, "abc");
 }
