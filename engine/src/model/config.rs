@@ -113,11 +113,18 @@ impl ModelConfig {
 
 impl GenerationDefaults {
     fn read(fields: &Fields) -> Result<Self, ConfigError> {
+        let within = |field: &str, range: &str, is_good: fn(f32) -> bool| match fields.optional::<f32>(field)? {
+            Some(value) if !is_good(value) => Err(fields.error(field, format!("is {value} but must be {range}"))),
+            value => Ok(value),
+        };
+        if let Some(penalty) = fields.optional::<f32>("repetition_penalty")?.filter(|&penalty| penalty != 1.0) {
+            tracing::warn!(file = fields.file(), repetition_penalty = penalty, "repetition_penalty is not supported and has no effect");
+        }
         Ok(Self {
-            temperature: fields.optional("temperature")?,
-            top_p: fields.optional("top_p")?,
+            temperature: within("temperature", "at least 0", |t| t >= 0.0 && t.is_finite())?,
+            top_p: within("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?,
             top_k: fields.optional("top_k")?,
-            min_p: fields.optional("min_p")?,
+            min_p: within("min_p", "from 0 to 1", |p| (0.0..=1.0).contains(&p))?,
         })
     }
 }
@@ -210,6 +217,21 @@ mod tests {
         assert_eq!(parse(r#"{"eos_token_id": [9, 1, 7], "temperature": 0.6, "top_k": 20}"#).eos_token_ids, [1, 7, 9]);
         assert_eq!(parse(r#"{"temperature": 0.6}"#).generation.temperature, Some(0.6));
         assert_eq!(changed("eos_token_id", Value::Null).unwrap().eos_token_ids, [] as [u32; 0]);
+    }
+
+    #[test]
+    fn defaults_out_of_range_name_file_and_field() {
+        let config = fixture("qwen3/config.json");
+        let refusal = |field: &str, value: f64| {
+            let generation = json!({"temperature": 0.6, field: value}).to_string();
+            ModelConfig::parse(&config, Some(generation.as_bytes())).unwrap_err().to_string()
+        };
+        assert_eq!(refusal("top_p", 0.0), "generation_config.json: field \"top_p\" is 0 but must be above 0 and at most 1");
+        assert_eq!(refusal("temperature", -0.5), "generation_config.json: field \"temperature\" is -0.5 but must be at least 0");
+        assert_eq!(refusal("temperature", 1e300), "generation_config.json: field \"temperature\" is inf but must be at least 0");
+        assert_eq!(refusal("min_p", 1.5), "generation_config.json: field \"min_p\" is 1.5 but must be from 0 to 1");
+        let edges = br#"{"temperature": 0, "top_p": 1, "min_p": 1, "repetition_penalty": 1.1}"#;
+        assert_eq!(ModelConfig::parse(&config, Some(edges)).unwrap().generation.min_p, Some(1.0));
     }
 
     #[test]
