@@ -14,7 +14,10 @@ use super::ApiError;
 pub(super) const MAX_BODY_BYTES: usize = 32 << 20;
 
 /// A JSON object.
-pub(super) struct JsonBody(Value);
+pub(super) struct JsonBody {
+    object: Value,
+    length: usize,
+}
 
 impl<S: Sync> FromRequest<S> for JsonBody {
     type Rejection = ApiError;
@@ -44,15 +47,20 @@ impl JsonBody {
             return Err(refused("The request body is empty, a JSON object was expected".to_owned()));
         }
         match serde_json::from_slice(bytes) {
-            Ok(value @ Value::Object(_)) => Ok(Self(value)),
+            Ok(object @ Value::Object(_)) => Ok(Self { object, length: bytes.len() }),
             Ok(_) => Err(refused("The request body is JSON but not an object".to_owned())),
             Err(error) => Err(refused(format!("The request body is not valid JSON: {error}"))),
         }
     }
 
+    /// Bytes of JSON.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
     /// The fields that `T` knows; others are ignored, as vLLM does.
     pub(super) fn fields<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
-        serde_path_to_error::deserialize(&self.0).map_err(|error| {
+        serde_path_to_error::deserialize(&self.object).map_err(|error| {
             let path = error.path().to_string();
             ApiError::field(path.clone(), format!("`{path}` is not valid: {}", error.inner()))
         })
@@ -60,7 +68,7 @@ impl JsonBody {
 
     /// A field's value unless it is absent or null.
     pub(super) fn get(&self, name: &str) -> Option<&Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+        self.object.get(name).filter(|value| !value.is_null())
     }
 }
 

@@ -36,6 +36,7 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/health", get(operations::health))
         .route("/ping", get(operations::health).post(operations::health))
         .route("/version", get(operations::version))
+        .route("/load", get(operations::load))
         .route("/metrics", get(operations::metrics))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::wrong_method)

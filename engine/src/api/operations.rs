@@ -1,4 +1,4 @@
-//! Routes for those who run the server: liveness, version, metrics.
+//! Routes for those who run the server: liveness, version, load, metrics.
 
 use std::sync::Arc;
 
@@ -22,6 +22,11 @@ pub(super) async fn health(State(state): State<Arc<ApiState>>) -> Result<StatusC
 
 pub(super) async fn version() -> Json<Value> {
     Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+}
+
+/// Generations that wait or run, as vLLM's name has it.
+pub(super) async fn load(State(state): State<Arc<ApiState>>) -> Json<Value> {
+    Json(json!({"server_load": state.load()}))
 }
 
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> impl IntoResponse {

@@ -1,6 +1,7 @@
 //! What the routes share.
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -8,11 +9,14 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use axum::http::StatusCode;
+use tokio::sync::Semaphore;
+
 use super::ApiError;
 use crate::{engine::Engine, metrics::EngineMetrics, model::GenerationDefaults, tokenizer::Tokenizer};
 
-/// Longest text that is tokenised on the thread that serves other connections too.
-const INLINE_TOKENIZE_BYTES: usize = 8 << 10;
+/// Most text of one request that is worked on by the thread that serves other connections too.
+const INLINE_TEXT_BYTES: usize = 8 << 10;
 
 /// Everything that a route needs. One per server.
 pub struct ApiState {
@@ -27,6 +31,10 @@ pub struct ApiState {
     pub generation_defaults: GenerationDefaults,
     /// Makes seeds for requests that bring none: a sequence fixed by the server's seed.
     next_seed: AtomicU64,
+    /// One permit per request whose long text is being worked on: half the processors, and never one request alone.
+    long_texts: Arc<Semaphore>,
+    /// A clone per generation, so that they can be counted.
+    generating: Arc<()>,
     started: u64,
 }
 
@@ -45,9 +53,19 @@ impl ApiState {
         seed: u64,
     ) -> Self {
         assert!(!served_model_names.is_empty(), "a served model has a name");
-        let next_seed = AtomicU64::new(seed);
-        let started = unix_seconds();
-        Self { engine, tokenizer, metrics, served_model_names, model_root, generation_defaults, next_seed, started }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            engine,
+            tokenizer,
+            metrics,
+            served_model_names,
+            model_root,
+            generation_defaults,
+            next_seed: AtomicU64::new(seed),
+            long_texts: Arc::new(Semaphore::new(processors.div_ceil(2).max(2))),
+            generating: Arc::new(()),
+            started: unix_seconds(),
+        }
     }
 
     /// A seed for a request that brings none: SplitMix64 over the server's seed.
@@ -57,6 +75,16 @@ impl ApiState {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Held by a generation, which [`ApiState::load`] counts meanwhile.
+    pub(super) fn generating(&self) -> Arc<()> {
+        Arc::clone(&self.generating)
+    }
+
+    /// Number of generations that wait or run.
+    pub(super) fn load(&self) -> usize {
+        Arc::strong_count(&self.generating) - 1
     }
 
     /// When the server started, in seconds since 1970.
@@ -73,15 +101,27 @@ impl ApiState {
         }
     }
 
-    /// Tokenises without holding up other connections, however long the text.
-    pub(super) async fn encode(&self, text: String, add_special_tokens: bool) -> Result<Vec<u32>, ApiError> {
-        if text.len() <= INLINE_TOKENIZE_BYTES {
-            return Ok(self.tokenizer.encode(&text, add_special_tokens)?);
+    /// Does `work` on `bytes` of text without holding up other connections: where they are many, on a thread of its own, a few at once.
+    ///
+    /// # Errors
+    /// What `work` returns, or 500 when it panicked.
+    pub(super) async fn with_text<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&Tokenizer) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        if bytes <= INLINE_TEXT_BYTES {
+            return work(&self.tokenizer);
         }
+        let failed = |e: &dyn Display| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The text could not be processed: {e}"));
+        let permit = Arc::clone(&self.long_texts).acquire_owned().await.map_err(|e| failed(&e))?;
         let tokenizer = Arc::clone(&self.tokenizer);
-        let encoded = tokio::task::spawn_blocking(move || tokenizer.encode(&text, add_special_tokens)).await;
-        let failed = |e| ApiError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, format!("The text could not be tokenized: {e}"));
-        Ok(encoded.map_err(failed)??)
+        let worked = tokio::task::spawn_blocking(move || {
+            // A client that goes away does not stop the work, so the work holds the permit.
+            let _permit = permit;
+            work(&tokenizer)
+        });
+        worked.await.map_err(|e| failed(&e))?
     }
 }
 

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ApiError, ApiState,
-    chat::{PromptFields, render_prompt},
-    json_body::JsonBody,
-};
+use super::{ApiError, ApiState, chat::PromptFields, json_body::JsonBody};
+use crate::tokenizer::Tokenizer;
 
 /// Either `prompt`, or what a chat takes.
 #[derive(Debug, Deserialize)]
@@ -33,18 +30,38 @@ pub(super) struct Tokenized {
 pub(super) async fn tokenize(State(state): State<Arc<ApiState>>, body: JsonBody) -> Result<Json<Tokenized>, ApiError> {
     let fields: TokenizeFields = body.fields()?;
     state.model_name(fields.model.as_deref())?;
-    let tokens = match fields.prompt {
-        Some(prompt) => state.encode(prompt, fields.add_special_tokens.unwrap_or(true)).await?,
-        None if body.get("messages").is_some() => render_prompt(&state, &body.fields::<PromptFields>()?).await?,
+    let source = match fields.prompt {
+        Some(text) => Source::Text { text, add_special_tokens: fields.add_special_tokens.unwrap_or(true) },
+        None if body.get("messages").is_some() => Source::Chat(body.fields()?),
         None => return Err(ApiError::field("prompt", "prompt is required (or messages, to tokenize a chat).")),
     };
-    let spelt = |&id: &u32| state.tokenizer.id_to_token(id).unwrap_or_default();
-    Ok(Json(Tokenized {
-        count: tokens.len(),
-        max_model_len: state.engine.info().max_model_len,
-        token_strs: fields.return_token_strs.unwrap_or(false).then(|| tokens.iter().map(spelt).collect()),
-        tokens,
-    }))
+    let return_token_strs = fields.return_token_strs.unwrap_or(false);
+    let work = move |tokenizer: &Tokenizer| {
+        let tokens = source.encode(tokenizer)?;
+        let spelt = |&id: &u32| tokenizer.id_to_token(id).unwrap_or_default();
+        let token_strs = return_token_strs.then(|| tokens.iter().map(spelt).collect());
+        Ok((tokens, token_strs))
+    };
+    let (tokens, token_strs) = state.with_text(body.len(), work).await?;
+    Ok(Json(Tokenized { count: tokens.len(), max_model_len: state.engine.info().max_model_len, tokens, token_strs }))
+}
+
+enum Source {
+    Text { text: String, add_special_tokens: bool },
+    Chat(PromptFields),
+}
+
+impl Source {
+    fn encode(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
+        let (text, add_special_tokens) = match self {
+            Self::Text { text, add_special_tokens } => (text, add_special_tokens),
+            Self::Chat(fields) => {
+                let add_special_tokens = fields.add_special_tokens();
+                (fields.render(tokenizer)?, add_special_tokens)
+            }
+        };
+        Ok(tokenizer.encode(&text, add_special_tokens)?)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -69,5 +86,6 @@ pub(super) async fn detokenize(State(state): State<Arc<ApiState>>, body: JsonBod
         .map(known)
         .collect::<Result<Vec<u32>, i64>>()
         .map_err(|id| ApiError::field("tokens", format!("Token id {id} is out of vocabulary ({vocab_size} tokens).")))?;
-    Ok(Json(Detokenized { prompt: state.tokenizer.decode(&tokens, false)? }))
+    let prompt = state.with_text(body.len(), move |tokenizer| Ok(tokenizer.decode(&tokens, false)?)).await?;
+    Ok(Json(Detokenized { prompt }))
 }

@@ -20,6 +20,9 @@ pub use template::ChatTemplate;
 use config::TokenizerConfig;
 use token_bytes::TokenBytes;
 
+/// Canonical composition, before tokens are made, leaves no less of a text than two of seven bytes (U+1FBE U+0308 U+0301 to U+0390).
+const MAX_NORMALIZED_SHRINKAGE: usize = 4;
+
 /// A model's tokenizer with its special tokens and chat template. Immutable; share it in an [`Arc`].
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -30,6 +33,7 @@ pub struct Tokenizer {
     bos_token: Option<String>,
     eos_token: Option<String>,
     vocab_size: usize,
+    max_bytes_per_token: usize,
     /// Ids that belong to the protocol rather than the text.
     special_ids: HashSet<u32>,
 }
@@ -81,11 +85,22 @@ impl Tokenizer {
             .transpose()?;
 
         // Ids may have gaps: the size is one past the largest.
-        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let vocab = inner.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         let token_bytes = TokenBytes::for_byte_level(&inner, vocab_size);
+        let longest = token_bytes.as_ref().map_or_else(|| vocab.keys().map(String::len).max(), |table| Some(table.longest()));
         let TokenizerConfig { bos_token, eos_token, .. } = config;
         let special_ids = inner.get_added_tokens_decoder().iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
-        Ok(Self { inner, token_bytes, chat_template, bos_token, eos_token, vocab_size, special_ids })
+        Ok(Self {
+            inner,
+            token_bytes,
+            chat_template,
+            bos_token,
+            eos_token,
+            vocab_size,
+            max_bytes_per_token: longest.unwrap_or(0).max(1) * MAX_NORMALIZED_SHRINKAGE,
+            special_ids,
+        })
     }
 
     /// Puts another chat template in the model's place; `origin` names where `source` came from, for messages.
@@ -135,6 +150,11 @@ impl Tokenizer {
     /// One past the largest id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// Text of more than `n` times as many bytes is more than `n` tokens, which saves counting them.
+    pub fn max_bytes_per_token(&self) -> usize {
+        self.max_bytes_per_token
     }
 
     pub fn chat_template(&self) -> Option<&ChatTemplate> {

@@ -40,10 +40,10 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// When the template refuses the messages or uses what they do not have.
-    pub fn render(&self, messages: &[Value], add_generation_prompt: bool, extra: &Map<String, Value>) -> Result<String, TokenizerError> {
+    pub fn render(&self, messages: Vec<Value>, add_generation_prompt: bool, extra: Map<String, Value>) -> Result<String, TokenizerError> {
         let mut variables = self.special_tokens.clone();
-        variables.extend(extra.clone());
-        variables.insert("messages".to_owned(), Value::Array(messages.to_vec()));
+        variables.extend(extra);
+        variables.insert("messages".to_owned(), Value::Array(messages));
         variables.insert("add_generation_prompt".to_owned(), Value::Bool(add_generation_prompt));
         for absent in ["tools", "documents"] {
             variables.entry(absent).or_insert(Value::Null);

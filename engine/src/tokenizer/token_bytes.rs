@@ -32,6 +32,11 @@ impl TokenBytes {
         Some(table)
     }
 
+    /// Length of the longest token.
+    pub(super) fn longest(&self) -> usize {
+        self.starts.windows(2).map(|pair| (pair[1] - pair[0]) as usize).max().unwrap_or(0)
+    }
+
     /// Empty for ids outside the vocabulary.
     pub(super) fn get(&self, id: u32) -> &[u8] {
         match self.starts.get(id as usize..id as usize + 2) {

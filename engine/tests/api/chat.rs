@@ -49,6 +49,21 @@ async fn a_stream_adds_up_to_the_answer_in_one_piece() {
 }
 
 #[tokio::test]
+async fn every_chunk_tells_usage_so_far_when_asked() {
+    let server = says("one two");
+    let options = json!({"stream_options": {"include_usage": true, "continuous_usage_stats": true}});
+    let events = server.stream(PATH, with(options)).await;
+    let prompt_tokens = events[0]["usage"]["prompt_tokens"].as_u64().unwrap();
+    let counts: Vec<u64> = events.iter().map(|e| e["usage"]["completion_tokens"].as_u64().unwrap()).collect();
+    let tokens = counts.len() as u64 - 2;
+    assert_eq!(counts, (0..=tokens).chain([tokens]).collect::<Vec<_>>());
+    assert_eq!(events.last().unwrap()["usage"]["total_tokens"], prompt_tokens + tokens);
+
+    let events = server.stream(PATH, with(json!({"stream_options": {"continuous_usage_stats": true}}))).await;
+    assert!(events.iter().all(|e| e.get("usage").is_none()), "as in vLLM, only together with include_usage");
+}
+
+#[tokio::test]
 async fn every_chunk_tells_health_when_asked_and_none_when_not() {
     let server = says("one two");
     let events = server.stream(PATH, with(json!({"stream_options": {"include_health": true, "include_usage": true}}))).await;
@@ -113,6 +128,7 @@ async fn a_stop_string_counts_as_stopped_not_as_aborted() {
     server.gate.allow(1);
     assert_eq!(answer["choices"][0]["message"]["content"], "one ");
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["choices"][0]["stop_reason"], "two thr");
     server.wait_for_metric(r#"vllm:request_success_total{engine="0",finished_reason="stop",model_name="q"}"#, "1").await;
 }
 

@@ -56,6 +56,19 @@ async fn every_prompt_of_a_list_is_a_choice_of_its_own() {
 }
 
 #[tokio::test]
+async fn usage_so_far_is_the_choices_own_and_the_last_is_all() {
+    let server = says("a b c");
+    let options = json!({"include_usage": true, "continuous_usage_stats": true});
+    let mut events = server.stream(PATH, json!({"prompt": ["one", "two"], "stream_options": options})).await;
+    let total = events.pop().unwrap()["usage"]["completion_tokens"].as_u64().unwrap();
+    for index in 0..2 {
+        let mine = events.iter().filter(|e| e["choices"][0]["index"] == index);
+        let counts: Vec<u64> = mine.map(|e| e["usage"]["completion_tokens"].as_u64().unwrap()).collect();
+        assert_eq!(counts, (1..=total / 2).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn log_probabilities_have_openais_shape_and_miss_no_token() {
     let server = says("Zoë x");
     let body = json!({"prompt": "Say", "logprobs": 2});
@@ -88,4 +101,5 @@ async fn stop_token_ids_end_the_text_before_the_token() {
     let answer = server.post(PATH, json!({"prompt": "Say", "stop_token_ids": newline})).await;
     assert_eq!(answer["choices"][0]["text"], "a");
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["choices"][0]["stop_reason"], newline[0]);
 }

@@ -125,6 +125,7 @@ async fn prompts_that_cannot_be_served() {
         json!({"prompt": [-1]}),
         json!({"prompt": [[5], [1, 9999999999i64]]}),
         json!({"prompt": vec![5; 128]}),
+        json!({"prompt": ["a", "word ".repeat(20_000)]}),
     ] {
         refusal(&server, &mut table, "/v1/completions", &body.to_string()).await;
     }
@@ -138,6 +139,7 @@ async fn prompts_that_cannot_be_served() {
         json!([{"role": "user", "content": "a"}, {"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]),
         json!([{"role": "user", "content": [{"type": "text"}]}]),
         json!([{"role": "user", "content": "word ".repeat(200)}]),
+        json!([{"role": "user", "content": "word ".repeat(20_000)}]),
     ] {
         refusal(&server, &mut table, "/v1/chat/completions", &json!({"messages": messages}).to_string()).await;
     }
@@ -264,7 +266,8 @@ async fn a_failed_step_is_an_error_object_in_one_piece_and_in_a_stream() {
     let (status, text) = read(server.send(request).await).await;
     assert_eq!(status, StatusCode::OK);
     let events = events(&text);
-    assert_eq!(events.len(), 2, "the token that came before goes out first: {text}");
+    assert_eq!(events.len(), 3, "the token that came before goes out first: {text}");
+    assert_eq!(events[2], "[DONE]");
     assert_eq!(events[0]["choices"][0]["finish_reason"], Value::Null);
     let failed = json!({"error": {
         "message": "The request failed in the engine: the scripted backend failed: it was told to",

@@ -1,10 +1,15 @@
+use std::collections::HashSet;
+
 use axum::{
     body::Body,
     http::{Request, StatusCode},
 };
 use serde_json::json;
 
-use crate::server::{post, read, says};
+use crate::{
+    script::Gate,
+    server::{post, read, says, start},
+};
 
 #[tokio::test]
 async fn models_are_listed_by_every_name() {
@@ -64,10 +69,32 @@ async fn a_request_id_comes_back_and_names_the_answer() {
 }
 
 #[tokio::test]
-async fn requests_without_a_seed_get_different_ones_and_those_with_one_keep_it() {
-    // The scripted executor ignores seeds; what matters here is that both forms are accepted.
+async fn prompts_without_a_seed_get_one_each_and_a_given_seed_is_kept() {
     let server = says("x");
-    for seed in [json!(null), json!(7), json!(-7), json!(i64::MAX)] {
-        server.post("/v1/completions", json!({"prompt": "p", "seed": seed})).await;
+    let seeds = async |fields: serde_json::Value| {
+        let mut body = json!({"prompt": ["one", "two", "three"]});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        server.post("/v1/completions", body).await;
+        std::mem::take(&mut *server.seeds.lock().unwrap())
+    };
+    let mut drawn = seeds(json!({})).await;
+    drawn.extend(seeds(json!({"seed": null})).await);
+    server.post("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "one"}]})).await;
+    drawn.append(&mut server.seeds.lock().unwrap());
+    assert_eq!(drawn.len(), 7);
+    assert_eq!(drawn.iter().collect::<HashSet<_>>().len(), 7, "{drawn:?}");
+    for seed in [7, -7, i64::MAX] {
+        assert_eq!(seeds(json!({"seed": seed})).await, [seed as u64; 3]);
     }
+}
+
+#[tokio::test]
+async fn load_counts_what_waits_or_runs() {
+    let server = start("x", Gate::closed(), None);
+    let load = async || server.get("/load").await.1;
+    assert_eq!(load().await, r#"{"server_load":0}"#);
+    let response = server.send(post("/v1/completions", json!({"prompt": ["p", "q"], "stream": true}).to_string())).await;
+    assert_eq!(load().await, r#"{"server_load":2}"#);
+    drop(response);
+    assert_eq!(load().await, r#"{"server_load":0}"#);
 }

@@ -53,6 +53,8 @@ pub struct Script {
     /// The step, counted from 0, that fails.
     pub failing_step: Option<u64>,
     pub gate: Arc<Gate>,
+    /// The seed of every sequence, as its first token is asked for.
+    pub seeds: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Executor for Script {
@@ -63,6 +65,9 @@ impl Executor for Script {
         }
         let sampled = plan.sequences.iter().filter_map(|sequence| {
             let request = sequence.sample.as_ref()?;
+            if request.output_position == 0 {
+                self.seeds.lock().unwrap().push(request.params.seed);
+            }
             let token = self.reply.get(request.output_position).copied().unwrap_or(EOS);
             Some((sequence.id, sampled(token, request.params.logprobs)))
         });

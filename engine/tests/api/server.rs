@@ -1,6 +1,10 @@
 //! A server made for one test, asked in memory or over TCP.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -31,6 +35,8 @@ pub struct Server {
     pub tokenizer: Arc<Tokenizer>,
     pub metrics: Arc<EngineMetrics>,
     pub gate: Arc<Gate>,
+    /// The seeds that the executor has seen, in the order of first tokens.
+    pub seeds: Arc<Mutex<Vec<u64>>>,
     pub engine: Engine,
 }
 
@@ -63,13 +69,14 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
         stream_rate_cap: None,
     });
     let metrics = Arc::new(EngineMetrics::new("q", &info));
-    let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone() };
+    let seeds = Arc::default();
+    let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone(), seeds: Arc::clone(&seeds) };
     let links = Links::new(Subscriber::spawn(HintUrl::None));
     let engine = Engine::start(info, scheduler, Box::new(script), links, metrics.clone()).unwrap();
     let names = vec!["q".to_owned(), "alias".to_owned()];
     let state =
         ApiState::new(engine.clone(), tokenizer.clone(), metrics.clone(), names, "models/q".to_owned(), GenerationDefaults::default(), 0);
-    Server { router: api::router(Arc::new(state)), tokenizer, metrics, gate, engine }
+    Server { router: api::router(Arc::new(state)), tokenizer, metrics, gate, seeds, engine }
 }
 
 impl Server {

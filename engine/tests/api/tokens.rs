@@ -1,3 +1,4 @@
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -26,6 +27,26 @@ async fn a_chat_is_tokenized_as_the_chat_route_reads_it() {
     let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(text["prompt"], expected);
     assert_eq!(server.post("/v1/chat/completions", chat).await["usage"]["prompt_tokens"], tokenized["count"]);
+}
+
+#[tokio::test]
+async fn long_texts_mean_what_short_ones_do_however_many_come_at_once() {
+    let server = says("");
+    let line = "def f(x):\n    return x  # Zoë\n";
+    let once = server.post("/tokenize", json!({"prompt": line})).await["count"].as_u64().unwrap();
+    let text = line.repeat(1000);
+    let round_trips = (0..20).map(|_| async {
+        let body = json!({"prompt": text, "return_token_strs": true});
+        let tokenized = server.post("/tokenize", body).await;
+        assert_eq!(tokenized["count"], once * 1000);
+        assert_eq!(tokenized["token_strs"].as_array().unwrap().len() as u64, once * 1000);
+        assert_eq!(server.post("/detokenize", json!({"tokens": tokenized["tokens"]})).await["prompt"], text);
+    });
+    join_all(round_trips).await;
+
+    let prompts: Vec<&str> = std::iter::repeat_n(line, 1000).collect();
+    let usage = server.post("/v1/completions", json!({"prompt": prompts, "max_tokens": 1})).await["usage"].clone();
+    assert_eq!(usage["prompt_tokens"], once * 1000);
 }
 
 proptest! {

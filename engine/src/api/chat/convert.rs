@@ -1,10 +1,10 @@
-//! From messages to prompt tokens; `/tokenize` takes the same way.
+//! From messages to the prompt's text; `/tokenize` takes the same way.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::messages::normalise;
-use crate::api::{ApiError, ApiState};
+use crate::{api::ApiError, tokenizer::Tokenizer};
 
 /// The fields that make a chat's prompt.
 #[derive(Debug, Deserialize)]
@@ -18,12 +18,18 @@ pub(in crate::api) struct PromptFields {
     chat_template_kwargs: Option<Map<String, Value>>,
 }
 
-pub(in crate::api) async fn render_prompt(state: &ApiState, fields: &PromptFields) -> Result<Vec<u32>, ApiError> {
-    let messages = normalise(fields.messages.as_deref())?;
-    let Some(template) = state.tokenizer.chat_template() else {
-        return Err(ApiError::field("messages", "This model has no chat template: use /v1/completions, or serve it with one."));
-    };
-    let extra = fields.chat_template_kwargs.clone().unwrap_or_default();
-    let text = template.render(&messages, fields.add_generation_prompt.unwrap_or(true), &extra)?;
-    state.encode(text, fields.add_special_tokens.unwrap_or(false)).await
+impl PromptFields {
+    pub(in crate::api) fn add_special_tokens(&self) -> bool {
+        self.add_special_tokens.unwrap_or(false)
+    }
+
+    /// The prompt's text.
+    pub(in crate::api) fn render(self, tokenizer: &Tokenizer) -> Result<String, ApiError> {
+        let messages = normalise(self.messages.unwrap_or_default())?;
+        let Some(template) = tokenizer.chat_template() else {
+            return Err(ApiError::field("messages", "This model has no chat template: use /v1/completions, or serve it with one."));
+        };
+        let extra = self.chat_template_kwargs.unwrap_or_default();
+        Ok(template.render(messages, self.add_generation_prompt.unwrap_or(true), extra)?)
+    }
 }

@@ -2,10 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{sampling::SampledToken, tokenizer::Tokenizer};
-
-/// JSON has no negative infinity; vLLM writes this instead.
-const LOWEST: f32 = -9999.0;
+use crate::{api::generation::json_logprob, sampling::SampledToken, tokenizer::Tokenizer};
 
 #[derive(Debug, Serialize)]
 pub(super) struct ChatLogprobs {
@@ -30,11 +27,11 @@ impl ChatLogprobs {
     pub(super) fn new(tokens: &[SampledToken], tokenizer: &Tokenizer) -> Self {
         let alternative = |id: u32, logprob: f32| Alternative {
             token: tokenizer.token_text(id),
-            logprob: logprob.max(LOWEST),
+            logprob: json_logprob(logprob),
             bytes: tokenizer.token_bytes(id),
         };
         let content = tokens.iter().map(|sampled| TokenLogprob {
-            chosen: alternative(sampled.token, sampled.logprob.unwrap_or(LOWEST)),
+            chosen: alternative(sampled.token, sampled.logprob.unwrap_or(f32::NEG_INFINITY)),
             top_logprobs: sampled.top.iter().map(|&(id, logprob)| alternative(id, logprob)).collect(),
         });
         Self { content: content.collect() }

@@ -1,19 +1,21 @@
 //! Messages as clients write them to messages as templates read them.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::api::ApiError;
 
 /// Checks the list and turns every `content` into a string; other fields pass through to the template.
-pub(super) fn normalise(messages: Option<&[Value]>) -> Result<Vec<Value>, ApiError> {
-    let messages = messages.unwrap_or_default();
+pub(super) fn normalise(mut messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {
     if messages.is_empty() {
         return Err(ApiError::field("messages", "messages is required and must hold at least one message."));
     }
-    messages.iter().enumerate().map(|(i, message)| normalise_one(&format!("messages[{i}]"), message)).collect()
+    for (i, message) in messages.iter_mut().enumerate() {
+        normalise_one(&format!("messages[{i}]"), message)?;
+    }
+    Ok(messages)
 }
 
-fn normalise_one(path: &str, message: &Value) -> Result<Value, ApiError> {
+fn normalise_one(path: &str, message: &mut Value) -> Result<(), ApiError> {
     let Value::Object(fields) = message else {
         return Err(ApiError::field(path, format!("`{path}` must be an object with role and content.")));
     };
@@ -23,16 +25,15 @@ fn normalise_one(path: &str, message: &Value) -> Result<Value, ApiError> {
     let content = match fields.get("content") {
         // What an assistant's message with nothing but tool calls holds.
         None | Some(Value::Null) if fields.contains_key("tool_calls") => String::new(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(_)) => return Ok(()),
         Some(Value::Array(parts)) => joined_parts(&format!("{path}.content"), parts)?,
         _ => {
             let path = format!("{path}.content");
             return Err(ApiError::field(path.clone(), format!("`{path}` must be a string or a list of text parts.")));
         }
     };
-    let mut fields: Map<String, Value> = fields.clone();
     fields.insert("content".to_owned(), Value::String(content));
-    Ok(Value::Object(fields))
+    Ok(())
 }
 
 /// Text parts joined by line ends, as vLLM gives them to templates that take strings.

@@ -18,12 +18,20 @@ use axum::{
 
 use super::{ApiError, ApiState, context::RequestContext, generation, json_body::JsonBody};
 
-pub(super) use convert::{PromptFields, render_prompt};
+pub(super) use convert::PromptFields;
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
     let request = validate::validate(&state, &body)?;
-    let prompt = render_prompt(&state, &request.prompt).await?;
     let info = state.engine.info();
+    let (fields, max_model_len) = (request.prompt, info.max_model_len);
+    let prompt = state
+        .with_text(body.len(), move |tokenizer| {
+            let add_special_tokens = fields.add_special_tokens();
+            let text = fields.render(tokenizer)?;
+            generation::check_text("messages", &text, tokenizer, max_model_len)?;
+            Ok(tokenizer.encode(&text, add_special_tokens)?)
+        })
+        .await?;
     generation::check_prompt("messages", &prompt, info)?;
     let (param, requested) = request.max_tokens;
     let max_tokens = generation::max_tokens(param, requested, None, prompt.len(), info)?;

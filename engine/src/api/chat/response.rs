@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::logprobs::ChatLogprobs;
 use crate::{
     api::{
-        generation::{Delta, GenerationOptions, Usage},
+        generation::{Delta, GenerationOptions, StopReason, Usage},
         state::unix_seconds,
     },
     scheduler::FinishReason,
@@ -42,6 +42,7 @@ struct Choice<'a> {
     message: Message<'a>,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<FinishReason>,
+    stop_reason: Option<&'a StopReason>,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +69,7 @@ pub(super) fn completion<'a>(
             message: Message { role: "assistant", content: &whole.text, refusal: None },
             logprobs: options.sampling.logprobs.map(|_| ChatLogprobs::new(&whole.tokens, tokenizer)),
             finish_reason: whole.finish,
+            stop_reason: whole.stop_reason.as_ref(),
         }],
         usage: Usage::new(prompt_tokens, whole.num_tokens),
     }

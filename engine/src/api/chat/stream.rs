@@ -59,15 +59,15 @@ impl ChatEvents {
 }
 
 impl EventFormat for ChatEvents {
-    fn open(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>) {
+    fn open(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let message = Message { role: Some("assistant"), content: "" };
-        self.write(&[Choice { index: choice, delta: message, logprobs: None, finish_reason: None }], None, delta, out);
+        self.write(&[Choice { index: choice, delta: message, logprobs: None, finish_reason: None }], usage, delta, out);
     }
 
-    fn delta(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>) {
+    fn delta(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let logprobs = self.with_logprobs.then(|| ChatLogprobs::new(&delta.tokens, &self.tokenizer));
         let message = Message { role: None, content: &delta.text };
-        self.write(&[Choice { index: choice, delta: message, logprobs, finish_reason: delta.finish }], None, delta, out);
+        self.write(&[Choice { index: choice, delta: message, logprobs, finish_reason: delta.finish }], usage, delta, out);
     }
 
     fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>) {

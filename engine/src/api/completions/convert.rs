@@ -2,14 +2,20 @@
 
 use serde::Deserialize;
 
-use crate::api::{ApiError, ApiState};
+use crate::{
+    api::{
+        ApiError, ApiState,
+        generation::{check_text, empty_prompt},
+    },
+    tokenizer::Tokenizer,
+};
 
 /// Bounds the work of one request.
 const MAX_PROMPTS: usize = 1024;
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a string, a list of strings, a list of token ids or a list of such lists was expected")]
-pub(in crate::api) enum PromptField {
+pub(super) enum PromptField {
     Text(String),
     Texts(Vec<String>),
     Tokens(Vec<i64>),
@@ -17,32 +23,28 @@ pub(in crate::api) enum PromptField {
 }
 
 /// One list of token ids per prompt, at least one.
-pub(in crate::api) async fn prompt_tokens(
-    state: &ApiState,
-    prompt: PromptField,
-    add_special_tokens: bool,
-) -> Result<Vec<Vec<u32>>, ApiError> {
-    let prompts = match prompt {
-        PromptField::Text(text) => vec![state.encode(non_empty(text)?, add_special_tokens).await?],
-        PromptField::Texts(texts) => {
-            check_count(texts.len())?;
-            let mut prompts = Vec::with_capacity(texts.len());
-            for text in texts {
-                prompts.push(state.encode(non_empty(text)?, add_special_tokens).await?);
-            }
-            prompts
-        }
-        PromptField::Tokens(ids) => vec![token_ids(ids)?],
+pub(super) async fn prompt_tokens(state: &ApiState, prompt: PromptField, add_special_tokens: bool) -> Result<Vec<Vec<u32>>, ApiError> {
+    match prompt {
+        PromptField::Text(text) => encode(state, vec![text], add_special_tokens).await,
+        PromptField::Texts(texts) => encode(state, texts, add_special_tokens).await,
+        PromptField::Tokens(ids) => Ok(vec![token_ids(ids)?]),
         PromptField::TokenLists(lists) => {
             check_count(lists.len())?;
-            lists.into_iter().map(token_ids).collect::<Result<_, _>>()?
+            lists.into_iter().map(token_ids).collect()
         }
-    };
-    Ok(prompts)
+    }
 }
 
-fn non_empty(text: String) -> Result<String, ApiError> {
-    if text.is_empty() { Err(empty()) } else { Ok(text) }
+async fn encode(state: &ApiState, texts: Vec<String>, add_special_tokens: bool) -> Result<Vec<Vec<u32>>, ApiError> {
+    check_count(texts.len())?;
+    let max_model_len = state.engine.info().max_model_len;
+    texts.iter().try_for_each(|text| check_text("prompt", text, &state.tokenizer, max_model_len))?;
+    let bytes = texts.iter().map(String::len).sum();
+    let encode = move |tokenizer: &Tokenizer| {
+        let prompts = texts.iter().map(|text| tokenizer.encode(text, add_special_tokens));
+        Ok(prompts.collect::<Result<Vec<_>, _>>()?)
+    };
+    state.with_text(bytes, encode).await
 }
 
 fn token_ids(ids: Vec<i64>) -> Result<Vec<u32>, ApiError> {
@@ -52,12 +54,8 @@ fn token_ids(ids: Vec<i64>) -> Result<Vec<u32>, ApiError> {
 
 fn check_count(prompts: usize) -> Result<(), ApiError> {
     match prompts {
-        0 => Err(empty()),
+        0 => Err(empty_prompt("prompt")),
         1..=MAX_PROMPTS => Ok(()),
         _ => Err(ApiError::field("prompt", format!("prompt holds {prompts} prompts, at most {MAX_PROMPTS} are taken."))),
     }
-}
-
-fn empty() -> ApiError {
-    ApiError::field("prompt", "The prompt is empty: at least one token is needed.")
 }

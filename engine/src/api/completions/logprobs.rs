@@ -3,10 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::{sampling::SampledToken, tokenizer::Tokenizer};
-
-/// JSON has no negative infinity; vLLM writes this instead.
-const LOWEST: f32 = -9999.0;
+use crate::{api::generation::json_logprob, sampling::SampledToken, tokenizer::Tokenizer};
 
 /// Four lists of the same length, one entry per token.
 #[derive(Debug, Default, Serialize)]
@@ -25,11 +22,11 @@ impl CompletionLogprobs {
         let mut logprobs = Self::default();
         for token in sampled {
             let text = tokenizer.token_text(token.token);
-            let logprob = token.logprob.unwrap_or(LOWEST).max(LOWEST);
+            let logprob = json_logprob(token.logprob.unwrap_or(f32::NEG_INFINITY));
             let mut top = Map::from_iter([(text.clone(), logprob.into())]);
             for &(id, logprob) in &token.top {
                 // Parts of characters read alike; the likelier one stands for them.
-                top.entry(tokenizer.token_text(id)).or_insert_with(|| logprob.max(LOWEST).into());
+                top.entry(tokenizer.token_text(id)).or_insert_with(|| json_logprob(logprob).into());
             }
             logprobs.text_offset.push(*offset);
             *offset += text.chars().count();

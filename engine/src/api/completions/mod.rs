@@ -18,7 +18,7 @@ use futures_util::future::try_join_all;
 
 use super::{ApiError, ApiState, context::RequestContext, generation, json_body::JsonBody};
 
-pub(super) use convert::{PromptField, prompt_tokens};
+use convert::{PromptField, prompt_tokens};
 
 /// OpenAI's, where a request names none.
 const DEFAULT_MAX_TOKENS: usize = 16;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::logprobs::CompletionLogprobs;
 use crate::{
     api::{
-        generation::{Delta, GenerationOptions, LinkReport, Usage},
+        generation::{Delta, GenerationOptions, LinkReport, StopReason, Usage},
         state::unix_seconds,
     },
     scheduler::FinishReason,
@@ -39,6 +39,9 @@ pub(super) struct Choice<'a> {
     pub(super) text: &'a str,
     pub(super) logprobs: Option<CompletionLogprobs>,
     pub(super) finish_reason: Option<FinishReason>,
+    /// Null where nothing that the request named ended it; left out of chunks, which are OpenAI's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) stop_reason: Option<Option<&'a StopReason>>,
 }
 
 impl Head {
@@ -64,6 +67,7 @@ pub(super) fn completion<'a>(
         text: &whole.text,
         logprobs: options.sampling.logprobs.map(|_| CompletionLogprobs::new(&whole.tokens, tokenizer, &mut 0)),
         finish_reason: whole.finish,
+        stop_reason: Some(whole.stop_reason.as_ref()),
     });
     let mut completion = head.completion(choices.collect());
     completion.usage = Some(Usage::new(prompt_tokens, wholes.iter().map(|whole| whole.num_tokens).sum()));

@@ -40,12 +40,13 @@ impl CompletionEvents {
 }
 
 impl EventFormat for CompletionEvents {
-    fn open(&mut self, _: usize, _: &Delta, _: &mut Vec<u8>) {}
+    fn open(&mut self, _: usize, _: &Delta, _: Option<Usage>, _: &mut Vec<u8>) {}
 
-    fn delta(&mut self, index: usize, delta: &Delta, out: &mut Vec<u8>) {
+    fn delta(&mut self, index: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let offset = &mut self.text_offsets[index];
         let logprobs = self.with_logprobs.then(|| CompletionLogprobs::new(&delta.tokens, &self.tokenizer, offset));
-        self.write(vec![Choice { index, text: &delta.text, logprobs, finish_reason: delta.finish }], None, delta, out);
+        let choice = Choice { index, text: &delta.text, logprobs, finish_reason: delta.finish, stop_reason: None };
+        self.write(vec![choice], usage, delta, out);
     }
 
     fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>) {

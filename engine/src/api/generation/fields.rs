@@ -31,6 +31,9 @@ pub(in crate::api) struct StreamOptions {
     /// A last chunk with token counts.
     #[serde(deserialize_with = "null_is_false")]
     pub(in crate::api) include_usage: bool,
+    /// With `include_usage`: the choice's counts so far in every chunk.
+    #[serde(deserialize_with = "null_is_false")]
+    pub(in crate::api) continuous_usage_stats: bool,
     /// Health and rate of the stream's link in every chunk.
     #[serde(deserialize_with = "null_is_false")]
     pub(in crate::api) include_health: bool,

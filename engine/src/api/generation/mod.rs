@@ -1,6 +1,7 @@
 //! What chat and text completions have in common: the fields that steer a generation, and its way from tokens to text to events.
 
 mod fields;
+mod logprobs;
 mod output;
 mod prompt_length;
 mod sse;
@@ -10,10 +11,11 @@ mod usage;
 mod validate;
 
 pub(super) use fields::{GenerationFields, StreamOptions};
-pub(super) use output::{Delta, Output};
-pub(super) use prompt_length::{check_prompt, max_tokens};
+pub(super) use logprobs::{checked_logprobs, json_logprob};
+pub(super) use output::{Delta, Output, StopReason};
+pub(super) use prompt_length::{check_prompt, check_text, empty_prompt, max_tokens};
 pub(super) use sse::{EventFormat, respond, write_event};
 pub(super) use start::start;
 pub(super) use unsupported::refuse_unsupported;
 pub(super) use usage::{LinkReport, Usage};
-pub(super) use validate::{GenerationOptions, checked_logprobs};
+pub(super) use validate::GenerationOptions;

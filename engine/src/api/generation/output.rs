@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::GenerationOptions;
 use crate::{
     engine::{EngineError, Generation, LinkState, StepToken},
@@ -27,14 +29,26 @@ pub(in crate::api) struct Delta {
     pub(in crate::api) tokens: Vec<SampledToken>,
     /// Set with the last piece.
     pub(in crate::api) finish: Option<FinishReason>,
+    /// Which of the request's own stops it was, if one.
+    pub(in crate::api) stop_reason: Option<StopReason>,
     /// The link when the latest token was made.
     pub(in crate::api) link: Option<LinkState>,
+}
+
+/// What the request named and the output came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(in crate::api) enum StopReason {
+    Text(String),
+    Token(u32),
 }
 
 /// Turns tokens into [`Delta`]s. Pure.
 struct Assembler {
     detokenizer: Detokenizer,
     stops: StopMatcher,
+    stop: Vec<String>,
+    stop_token_ids: Vec<u32>,
     keep_tokens: bool,
 }
 
@@ -43,6 +57,8 @@ impl Assembler {
         Self {
             detokenizer: tokenizer.detokenizer(options.skip_special_tokens),
             stops: StopMatcher::new(&options.stop),
+            stop: options.stop.clone(),
+            stop_token_ids: options.stop_token_ids.clone(),
             keep_tokens: options.sampling.logprobs.is_some(),
         }
     }
@@ -66,6 +82,9 @@ impl Assembler {
         if step.finish.is_some() {
             text.extend(self.detokenizer.finish());
         }
+        if is_stop_token && self.stop_token_ids.contains(&step.token.token) {
+            delta.stop_reason = Some(StopReason::Token(step.token.token));
+        }
         delta.num_tokens += 1;
         delta.link = Some(step.link);
         if self.keep_tokens {
@@ -75,8 +94,9 @@ impl Assembler {
         let matched = self.stops.push(&text);
         delta.text += &matched.text;
         delta.finish = step.finish;
-        if matched.matched.is_some() {
+        if let Some(index) = matched.matched {
             delta.finish = Some(FinishReason::Stop);
+            delta.stop_reason = Some(StopReason::Text(self.stop[index].clone()));
         } else if delta.finish.is_some() {
             delta.text += &self.stops.finish();
         }
@@ -92,6 +112,8 @@ pub(in crate::api) struct Output {
     assembler: Assembler,
     meter: Option<Arc<StreamMeter>>,
     prompt_tokens: usize,
+    /// Counts it in the server's load.
+    _generating: Arc<()>,
 }
 
 impl Output {
@@ -101,8 +123,10 @@ impl Output {
         options: &GenerationOptions,
         meter: Option<Arc<StreamMeter>>,
         prompt_tokens: usize,
+        generating: Arc<()>,
     ) -> Self {
-        Self { generation: Some(generation), failed: None, assembler: Assembler::new(tokenizer, options), meter, prompt_tokens }
+        let assembler = Assembler::new(tokenizer, options);
+        Self { generation: Some(generation), failed: None, assembler, meter, prompt_tokens, _generating: generating }
     }
 
     pub(in crate::api) fn prompt_tokens(&self) -> usize {
@@ -164,6 +188,7 @@ impl Output {
                 whole.num_tokens += piece.num_tokens;
                 whole.tokens.extend(piece.tokens);
                 whole.finish = piece.finish;
+                whole.stop_reason = piece.stop_reason;
                 whole.link = piece.link;
             }
         }

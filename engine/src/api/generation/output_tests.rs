@@ -12,6 +12,7 @@ fn tokenizer() -> Arc<Tokenizer> {
 fn options(stop: &[&str], logprobs: Option<u32>) -> GenerationOptions {
     GenerationOptions {
         sampling: SamplingParams { logprobs, ..SamplingParams::greedy() },
+        seed: None,
         stop: stop.iter().map(|&s| s.to_owned()).collect(),
         stop_token_ids: Vec::new(),
         ignore_eos: false,

@@ -1,12 +1,32 @@
 //! What fits into the context.
 
-use crate::{api::ApiError, config::EngineInfo};
+use crate::{api::ApiError, config::EngineInfo, tokenizer::Tokenizer};
+
+/// Refuses text that is too long whatever its tokens are, which then need not be made.
+pub(in crate::api) fn check_text(param: &str, text: &str, tokenizer: &Tokenizer, max_model_len: usize) -> Result<(), ApiError> {
+    let (bytes, max_bytes) = (text.len(), max_model_len.saturating_mul(tokenizer.max_bytes_per_token()));
+    if text.is_empty() {
+        return Err(empty_prompt(param));
+    }
+    if bytes > max_bytes {
+        let message = format!(
+            "This model's maximum context length is {max_model_len} tokens, at most {max_bytes} bytes of text. However, your request has \
+             {bytes} bytes. Please reduce the length of the input."
+        );
+        return Err(ApiError::field(param, message));
+    }
+    Ok(())
+}
+
+pub(in crate::api) fn empty_prompt(param: &str) -> ApiError {
+    ApiError::field(param, "The prompt is empty: at least one token is needed.")
+}
 
 /// Refuses prompts that leave no room for an answer, are empty or hold tokens that the model does not have.
 pub(in crate::api) fn check_prompt(param: &str, prompt: &[u32], info: &EngineInfo) -> Result<(), ApiError> {
     let (length, max) = (prompt.len(), info.max_model_len);
     if prompt.is_empty() {
-        return Err(ApiError::field(param, "The prompt is empty: at least one token is needed."));
+        return Err(empty_prompt(param));
     }
     if length >= max {
         let message = format!(

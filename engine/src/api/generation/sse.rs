@@ -1,8 +1,9 @@
 //! Server-sent events, written as the reader pulls: nothing is produced ahead of the socket, so a slow reader costs no memory here.
 
-use std::{convert::Infallible, io::Write, sync::Arc};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
+    Extension,
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
@@ -16,14 +17,17 @@ use serde::Serialize;
 use super::{Delta, Output, StreamOptions, Usage};
 use crate::{api::ApiError, engine::EngineError, health::StreamMeter};
 
-/// How a route writes its events.
+/// How a route writes its events. `usage` is there where the event is to carry it.
 pub(in crate::api) trait EventFormat: Send + 'static {
     /// Events that open a choice, before its first piece.
-    fn open(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>);
-    fn delta(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>);
+    fn open(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>);
+    fn delta(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>);
     /// The event after the last choice's end.
     fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>);
 }
+
+/// Ends every stream, also one that failed.
+const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// Appends `data: {json}` and the blank line that ends an event.
 pub(in crate::api) fn write_event(event: &impl Serialize, out: &mut Vec<u8>) {
@@ -33,15 +37,16 @@ pub(in crate::api) fn write_event(event: &impl Serialize, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
-/// The response that streams `outputs`, each as the choice of its index.
+/// The response that streams `outputs`, each as the choice of its index. Its extensions hold the `Vec<Arc<StreamMeter>>` that count it.
 pub(in crate::api) fn respond(outputs: Vec<Output>, options: StreamOptions, format: impl EventFormat) -> Response {
+    let meters: Vec<_> = outputs.iter().filter_map(Output::meter).collect();
     let events = Events::new(outputs, options, format);
     let frames = stream::unfold(events, |mut events| async move {
         let frame = events.next_frame().await?;
         Some((Ok::<_, Infallible>(frame), events))
     });
     let headers = [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")];
-    (headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response()
+    (Extension(meters), headers, [("x-accel-buffering", "no")], Body::from_stream(frames)).into_response()
 }
 
 /// What one choice has next.
@@ -52,28 +57,38 @@ struct Events<F> {
     choices: Vec<Choice>,
     format: F,
     include_usage: bool,
-    prompt_tokens: usize,
-    completion_tokens: usize,
+    continuous_usage: bool,
     ended: bool,
 }
 
 struct Choice {
     meter: Option<Arc<StreamMeter>>,
+    prompt_tokens: usize,
+    completion_tokens: usize,
     opened: bool,
     finished: bool,
+}
+
+impl Choice {
+    fn new(output: &Output) -> Self {
+        Self { meter: output.meter(), prompt_tokens: output.prompt_tokens(), completion_tokens: 0, opened: false, finished: false }
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::new(self.prompt_tokens, self.completion_tokens)
+    }
 }
 
 impl<F: EventFormat> Events<F> {
     fn new(outputs: Vec<Output>, options: StreamOptions, format: F) -> Self {
         Self {
-            choices: outputs.iter().map(|output| Choice { meter: output.meter(), opened: false, finished: false }).collect(),
-            prompt_tokens: outputs.iter().map(Output::prompt_tokens).sum(),
-            completion_tokens: 0,
+            choices: outputs.iter().map(Choice::new).collect(),
             pieces: stream::select_all(outputs.into_iter().enumerate().map(|(choice, output)| {
                 stream::unfold(output, move |mut output| async move { Some(((choice, output.next().await?), output)) }).boxed()
             })),
             format,
             include_usage: options.include_usage,
+            continuous_usage: options.include_usage && options.continuous_usage_stats,
             ended: false,
         }
     }
@@ -93,6 +108,7 @@ impl<F: EventFormat> Events<F> {
             Err(error) => {
                 self.ended = true;
                 write_event(&ApiError::from(error).body(), &mut out);
+                out.extend_from_slice(DONE);
                 0
             }
         };
@@ -106,18 +122,19 @@ impl<F: EventFormat> Events<F> {
         let choice = &mut self.choices[index];
         if !choice.opened {
             choice.opened = true;
-            self.format.open(index, delta, out);
+            self.format.open(index, delta, self.continuous_usage.then(|| choice.usage()), out);
         }
-        self.format.delta(index, delta, out);
-        self.completion_tokens += delta.num_tokens;
+        choice.completion_tokens += delta.num_tokens;
+        self.format.delta(index, delta, self.continuous_usage.then(|| choice.usage()), out);
         choice.finished = delta.finish.is_some();
         if self.choices.iter().all(|choice| choice.finished) {
             self.ended = true;
             if self.include_usage {
-                self.format.usage(Usage::new(self.prompt_tokens, self.completion_tokens), delta, out);
+                let prompt_tokens = self.choices.iter().map(|choice| choice.prompt_tokens).sum();
+                let completion_tokens = self.choices.iter().map(|choice| choice.completion_tokens).sum();
+                self.format.usage(Usage::new(prompt_tokens, completion_tokens), delta, out);
             }
-            // A Vec takes every write.
-            let _ = out.write_all(b"data: [DONE]\n\n");
+            out.extend_from_slice(DONE);
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     api::{ApiError, ApiState, context::RequestContext},
     engine::GenerateRequest,
     health::StreamMeter,
+    sampling::SamplingParams,
 };
 
 /// Hands one prompt to the engine.
@@ -23,8 +24,8 @@ pub(in crate::api) fn start(
         max_tokens,
         stop_token_ids: options.stop_token_ids.clone(),
         ignore_eos: options.ignore_eos,
-        sampling: options.sampling.clone(),
+        sampling: SamplingParams { seed: options.seed.unwrap_or_else(|| state.draw_seed()), ..options.sampling.clone() },
         stream: meter.clone(),
     })?;
-    Ok(Output::new(generation, &state.tokenizer, options, meter, prompt_tokens))
+    Ok(Output::new(generation, &state.tokenizer, options, meter, prompt_tokens, state.generating()))
 }

@@ -1,7 +1,6 @@
 use super::{GenerationFields, StreamOptions, fields::StopField};
 use crate::{
     api::{ApiError, ApiState},
-    config::EngineInfo,
     sampling::SamplingParams,
 };
 
@@ -12,7 +11,10 @@ const MAX_STOP_BYTES: usize = 1024;
 /// The fields' meaning, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::api) struct GenerationOptions {
+    /// Without a seed of its own: see `seed`.
     pub(in crate::api) sampling: SamplingParams,
+    /// `None` to draw one for each prompt.
+    pub(in crate::api) seed: Option<u64>,
     pub(in crate::api) stop: Vec<String>,
     pub(in crate::api) stop_token_ids: Vec<u32>,
     pub(in crate::api) ignore_eos: bool,
@@ -59,9 +61,10 @@ impl GenerationFields {
                 top_p: top_p as f32,
                 top_k,
                 min_p: min_p as f32,
-                seed: self.seed.map_or_else(|| state.draw_seed(), |seed| seed as u64),
+                seed: 0,
                 logprobs,
             },
+            seed: self.seed.map(|seed| seed as u64),
             stop: stop_strings(self.stop)?,
             stop_token_ids,
             ignore_eos: self.ignore_eos.unwrap_or(false),
@@ -87,16 +90,4 @@ fn stop_strings(field: Option<StopField>) -> Result<Vec<String>, ApiError> {
         return Err(ApiError::field("stop", format!("A stop string is longer than {MAX_STOP_BYTES} bytes.")));
     }
     Ok(stop)
-}
-
-/// The number of alternatives asked for, within what the engine gives.
-pub(in crate::api) fn checked_logprobs(param: &str, requested: i64, info: &EngineInfo) -> Result<u32, ApiError> {
-    match u32::try_from(requested) {
-        Ok(n) if n <= info.max_logprobs => Ok(n),
-        Ok(n) => {
-            let max = info.max_logprobs;
-            Err(ApiError::field(param, format!("Requested sample logprobs of {n}, which is greater than max allowed: {max}.")))
-        }
-        Err(_) => Err(ApiError::field(param, format!("{param} must be non-negative, got {requested}."))),
-    }
 }

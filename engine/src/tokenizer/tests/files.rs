@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use super::{FIXTURE, fixture};
+use super::{FIXTURE, byte_fallback, fixture};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 fn error(result: Result<Tokenizer, TokenizerError>) -> String {
@@ -55,7 +55,7 @@ fn the_template_comes_from_its_file_then_from_the_default_of_a_named_list() {
     fs::copy(Path::new(FIXTURE).join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     let render = || {
         let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-        tokenizer.chat_template().map(|t| t.render(&[], true, &serde_json::Map::new()).unwrap())
+        tokenizer.chat_template().map(|t| t.render(Vec::new(), true, serde_json::Map::new()).unwrap())
     };
     assert_eq!(render(), None);
 
@@ -66,6 +66,18 @@ fn the_template_comes_from_its_file_then_from_the_default_of_a_named_list() {
 
     fs::write(dir.path().join("chat_template.jinja"), "J").unwrap();
     assert_eq!(render().as_deref(), Some("J"));
+}
+
+#[test]
+fn no_text_has_fewer_tokens_than_its_longest_allow() {
+    for tokenizer in [fixture(), byte_fallback()] {
+        let most = tokenizer.max_bytes_per_token();
+        let tokens = (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_text(id));
+        for text in tokens.chain(["\u{1fbe}\u{308}\u{301}".repeat(100), " ".repeat(1000)]) {
+            let count = tokenizer.encode(&text, false).unwrap().len();
+            assert!(text.len() <= count * most, "{text:?}: {count} tokens of at most {most} bytes");
+        }
+    }
 }
 
 proptest! {
