@@ -45,12 +45,16 @@ impl Testbed {
 
     /// Health of the stream's connection as the hint server has it.
     fn health(&self, stream: &TokenStream) -> f64 {
+        self.row(stream)["health"].as_f64().unwrap()
+    }
+
+    fn row(&self, stream: &TokenStream) -> Value {
         let url = &self.hint_server.as_ref().unwrap().url;
         let connections = http::get_json(url, "/connections").unwrap();
         let local = stream.local().expect("the stream is connected").to_string();
         let mine = |c: &&Value| c["peer"].as_str() == Some(&local);
         assert!(stream.is_running(), "the stream ended too early");
-        connections.as_array().unwrap().iter().find(mine).expect("the hint server tracks the connection")["health"].as_f64().unwrap()
+        connections.as_array().unwrap().iter().find(mine).expect("the hint server tracks the connection").clone()
     }
 }
 
@@ -85,6 +89,7 @@ fn throttled_link_shows_and_recovers(probe: &str) {
     let (healthy, slow) = (bed.stream(&near, 900), bed.stream(&far, 900));
     wait_until(Duration::from_secs(10), || healthy.arrivals().len() > 50 && slow.arrivals().len() > 50).expect("both stream");
     assert!(bed.health(&slow) > 0.9, "a free link is healthy");
+    assert_eq!(bed.row(&slow)["source"], probe.replace('-', "_"), "the probe itself has seen the connection");
 
     let least_healthy = std::cell::Cell::new(1.0f64);
     let watch = || least_healthy.set(least_healthy.get().min(bed.health(&healthy)));

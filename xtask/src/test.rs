@@ -4,10 +4,11 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Context;
 use clap::Args;
-use tokenflow_tests::python;
+use tokenflow_tests::{netns, python};
 
 use crate::{
     build::{self, cargo, run as run_command},
+    build_ebpf,
     requirements::{self, is_root},
 };
 
@@ -16,6 +17,9 @@ const PYTHON_PACKAGES: &[&str] = &["openai==3.51.0"];
 
 #[derive(Args)]
 pub struct TestArgs {
+    /// Do not rebuild the kernel program to compare it with the embedded object
+    #[arg(long)]
+    skip_ebpf_check: bool,
     /// Passed on to `cargo test`, such as a test's name
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -25,8 +29,11 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     requirements::ensure(requirements::BUILD)?;
     if is_root() {
         requirements::ensure(requirements::NETWORK)?;
+        netns::remove_stale();
+    } else {
+        eprintln!("will be skipped, since they need root: tests in network namespaces, and those that load the kernel program");
     }
-    let python = python_environment().inspect_err(|error| eprintln!("tests with the OpenAI client will be skipped: {error:#}"));
+    let python = python_environment().inspect_err(|error| eprintln!("will be skipped: tests with the OpenAI client: {error:#}"));
 
     build::binaries()?;
     let mut tests = cargo();
@@ -34,7 +41,18 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     if let Ok(folder) = &python {
         tests.env(python::ENVIRONMENT, folder);
     }
-    run_command(&mut tests)
+    run_command(&mut tests)?;
+
+    if !args.arguments.is_empty() || args.skip_ebpf_check {
+        return Ok(());
+    }
+    if is_root() {
+        return build_ebpf::run(true);
+    }
+    eprintln!(
+        "skipped: comparing the embedded kernel program with its source, which needs a compiler that root installs: cargo xtask build-ebpf --check"
+    );
+    Ok(())
 }
 
 /// A virtual environment with the pinned clients, made once.

@@ -88,14 +88,25 @@ impl Links {
     }
 
     fn view(&self, link: &Link) -> LinkView {
-        let known = self.snapshot.as_ref().and_then(|state| state.connections.get(&link.meter.connection().cookie));
-        if let Some(connection) = known {
-            return LinkView {
-                health: connection.health,
-                min_rtt_us: connection.min_rtt_us,
-                delivery_rate: connection.token_rate.map(|_| connection.delivery_rate_bytes_per_s as f64),
-            };
+        let Some(hint) = self.hint(link) else { return self.local_view(link) };
+        let hinted = LinkView {
+            health: hint.health,
+            min_rtt_us: hint.min_rtt_us,
+            delivery_rate: hint.token_rate.map(|_| hint.delivery_rate_bytes_per_s as f64),
+        };
+        // A hint server in another network namespace sees round trips but no queues: what waits here tells on it.
+        if hinted.delivery_rate.is_none() && link.queue.get().undelivered_bytes > BUSY_BYTES {
+            let local = self.local_view(link);
+            return LinkView { health: hinted.health.min(local.health), delivery_rate: local.delivery_rate, ..hinted };
         }
+        hinted
+    }
+
+    fn hint(&self, link: &Link) -> Option<&tokenflow_hint_api::Connection> {
+        self.snapshot.as_ref()?.connections.get(&link.meter.connection().cookie)
+    }
+
+    fn local_view(&self, link: &Link) -> LinkView {
         let local = link.meter.connection().local_health(self.now);
         LinkView { health: local.health, min_rtt_us: local.min_rtt_us, delivery_rate: local.delivery_rate }
     }
@@ -127,7 +138,9 @@ impl Link {
 
 impl Network for Links {
     fn health_factor(&self) -> f64 {
-        if let Some(state) = &self.snapshot {
+        // A hint server that watches other ports knows nothing of ours.
+        let concerns_us = self.streams.is_empty() || self.streams.values().any(|link| self.hint(link).is_some());
+        if let Some(state) = self.snapshot.as_ref().filter(|_| concerns_us) {
             return state.hint.health_factor;
         }
         aggregate(self.streams.values().map(|link| {
