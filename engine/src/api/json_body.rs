@@ -13,6 +13,9 @@ use super::ApiError;
 /// A context of millions of tokens fits, as text and as ids.
 pub(super) const MAX_BODY_BYTES: usize = 32 << 20;
 
+/// Longest body that is parsed on the thread that serves other connections too.
+const INLINE_PARSE_BYTES: usize = 64 << 10;
+
 /// A JSON object.
 pub(super) struct JsonBody {
     object: Value,
@@ -36,7 +39,11 @@ impl<S: Sync> FromRequest<S> for JsonBody {
                 ApiError::new(StatusCode::BAD_REQUEST, format!("The request body could not be read: {error}"))
             }
         })?;
-        Self::parse(&bytes)
+        if bytes.len() <= INLINE_PARSE_BYTES {
+            return Self::parse(&bytes);
+        }
+        let failed = |e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The request body could not be read: {e}"));
+        tokio::task::spawn_blocking(move || Self::parse(&bytes)).await.map_err(failed)?
     }
 }
 
