@@ -2,6 +2,9 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// One TCP connection as the kernel program last saw it; the value of the map whose key is the socket cookie.
 ///
+/// Scores are made of some of the fields; windows, segments in flight and bytes received are for people
+/// who look into the map (`bpftool map dump`).
+///
 /// The kernel writes it in place while a reader copies it: each word is whole, but neighbours may be one update apart.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,8 @@ pub use traits::{Host, SockOps, op, state};
 
 use crate::{ConnectionStats, Counter, Event, EventKind};
 
-/// Handles one callback. Connections that are not watched never get past their handshake's.
+/// Handles one callback. The callbacks that a socket asks for are shared by all attached programs, so those of unwatched connections come
+/// here too where another program wants them; every place that starts an entry checks the port.
 #[inline(always)]
 pub fn handle(ctx: &impl SockOps, host: &mut impl Host) {
     match ctx.op() {
@@ -100,9 +101,12 @@ fn state_changed(ctx: &impl SockOps, host: &mut impl Host) {
     }
 }
 
-/// Starts an entry; also for a connection that comes back after the map dropped it as least recently used.
+/// Starts an entry, also for a connection that comes back after the map dropped it as least recently used; false where there is none.
 #[inline(always)]
 fn track(ctx: &impl SockOps, host: &mut impl Host, cookie: u64, now_ns: u64) -> bool {
+    if !host.watches(ctx.local_port()) {
+        return false;
+    }
     let mut stats = ConnectionStats { cookie, created_ns: now_ns, ..Default::default() };
     snapshot::identify(&mut stats, ctx);
     snapshot::refresh(&mut stats, ctx, now_ns);

@@ -231,6 +231,17 @@ fn other_ports_and_other_callbacks_are_left_alone() {
 }
 
 #[test]
+fn callbacks_that_another_program_asked_for_start_no_entry() {
+    let mut host = MockHost::watching(&[9000]);
+    for op in [op::RTT, op::RETRANS, op::RTO] {
+        handle(&Connection::v4().at(op, [0, 0]), &mut host);
+    }
+    handle(&Connection::v4().at(op::STATE, [1, 8]), &mut host);
+    handle(&Connection::v4().at(op::STATE, [8, state::CLOSE]), &mut host);
+    assert!(host.map.is_empty() && host.ring.is_empty() && host.counted.is_empty() && host.refused.is_empty());
+}
+
+#[test]
 fn measurements_are_refreshed_at_most_once_per_interval() {
     let connection = Connection::v4();
     let mut host = MockHost::tracking(&connection);

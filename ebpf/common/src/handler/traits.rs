@@ -44,7 +44,7 @@ pub trait SockOps {
     fn remote_ip6(&self) -> [u32; 4];
     /// Host byte order.
     fn local_port(&self) -> u32;
-    /// Network byte order, in the 32-bit word's first two bytes.
+    /// Network byte order, in the 32-bit word's last two bytes.
     fn remote_port(&self) -> u32;
 
     fn state(&self) -> u32;
