@@ -43,6 +43,11 @@ struct Rustc {
 impl Toolchain {
     pub fn find_or_install(target_dir: &Path) -> Result<Self> {
         if let (Some(rustc), Some(linker)) = (nightly(), requirements::find(LINKER)) {
+            println!(
+                "using rustup's nightly (LLVM {}) and {}: where linking fails, that {LINKER} was built with another LLVM",
+                rustc.llvm,
+                linker.display()
+            );
             return Self::new(rustc, linker);
         }
         let rustc = system_rustc()?;
