@@ -17,17 +17,12 @@ pub struct TcpInfo {
     pub consecutive_rtos: u8,
     /// Whether the latest rate sample was limited by the application; `None` where there is no sample.
     pub app_limited: Option<bool>,
-    pub snd_mss: u32,
-    /// Segments in flight.
-    pub unacked_segs: u32,
     /// Smoothed round-trip time, microseconds; 0 where not yet measured.
     pub srtt_us: u32,
     /// Windowed minimum, microseconds; 0 where not yet measured.
     pub min_rtt_us: u32,
     pub total_retrans: u32,
     pub bytes_acked: u64,
-    /// Bytes in the socket that were never sent; `None` before Linux 4.6.
-    pub notsent_bytes: Option<u32>,
     /// Data segments sent, retransmissions included; 0 before Linux 4.6.
     pub data_segs_out: u32,
     /// Bytes/s; 0 where there is no sample.
@@ -48,14 +43,11 @@ pub fn parse_tcp_info(bytes: &[u8]) -> Option<TcpInfo> {
         state: bytes[0],
         consecutive_rtos: bytes[2],
         app_limited: (delivery_rate > 0).then_some(bytes[7] & app_limited_bit != 0),
-        snd_mss: u32_at(bytes, 16)?,
-        unacked_segs: u32_at(bytes, 24)?,
         srtt_us: u32_at(bytes, 68)?,
         // The kernel says "all ones" before the first sample.
         min_rtt_us: u32_at(bytes, 148).filter(|&us| us != u32::MAX).unwrap_or(0),
         total_retrans: u32_at(bytes, 100)?,
         bytes_acked: u64_at(bytes, 120).unwrap_or(0),
-        notsent_bytes: u32_at(bytes, 144),
         data_segs_out: u32_at(bytes, 156).unwrap_or(0),
         delivery_rate,
         total_rto: u16_at(bytes, 240),
@@ -78,11 +70,6 @@ impl TcpInfo {
             delivery_rate_bytes_per_s: self.delivery_rate,
             app_limited: self.app_limited,
         }
-    }
-
-    /// Undelivered bytes where the send queue cannot be read: unsent ones plus whole segments in flight, an upper bound.
-    pub fn undelivered_bytes_bound(&self) -> u64 {
-        u64::from(self.notsent_bytes.unwrap_or(0)) + u64::from(self.unacked_segs) * u64::from(self.snd_mss)
     }
 }
 
@@ -116,7 +103,6 @@ mod tests {
         put(&mut bytes, 68, &125_000u32.to_ne_bytes());
         put(&mut bytes, 100, &7u32.to_ne_bytes());
         put(&mut bytes, 120, &123_456_789_012u64.to_ne_bytes());
-        put(&mut bytes, 144, &4000u32.to_ne_bytes());
         put(&mut bytes, 148, &20u32.to_ne_bytes());
         put(&mut bytes, 156, &99u32.to_ne_bytes());
         put(&mut bytes, 160, &5125u64.to_ne_bytes());
@@ -138,7 +124,6 @@ mod tests {
                 app_limited: Some(true),
             }
         );
-        assert_eq!(info.notsent_bytes, Some(4000));
     }
 
     #[test]
@@ -153,7 +138,7 @@ mod tests {
         let mut bytes = vec![0; OLDEST_LENGTH];
         put(&mut bytes, 2, &[2]);
         let info = parse_tcp_info(&bytes).unwrap();
-        assert_eq!((info.notsent_bytes, info.total_rto, info.app_limited), (None, None, None));
+        assert_eq!((info.total_rto, info.app_limited), (None, None));
         assert_eq!(info.measurement(Duration::ZERO, 0).rtos, 2);
         assert_eq!(parse_tcp_info(&bytes[1..]), None);
     }
@@ -164,7 +149,7 @@ mod tests {
             let info = parse_tcp_info(&bytes);
             prop_assert_eq!(info.is_some(), bytes.len() >= OLDEST_LENGTH);
             if let Some(info) = info {
-                let _ = (info.measurement(Duration::ZERO, 1), info.undelivered_bytes_bound());
+                let _ = info.measurement(Duration::ZERO, 1);
             }
         }
 
