@@ -30,7 +30,10 @@ pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) 
         let cost = started.elapsed();
         feed.metrics.looks.add(1);
         feed.metrics.look_us.add(cost.as_micros() as u64);
-        feed.metrics.dropped_events.set(probe.dropped_events());
+        let counters = probe.counters();
+        feed.metrics.map_full.set(counters.map_full);
+        feed.metrics.ring_full.set(counters.ring_full);
+        feed.metrics.callbacks_refused.set(counters.callbacks_refused);
 
         let active = match &result {
             Ok(()) => feed.observe(at, probe.source(), &looks),
@@ -48,15 +51,40 @@ pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) 
         }
         failing = result.is_err();
 
-        if published.is_none_or(|published| at.saturating_sub(published) >= PUBLISH_INTERVAL - Duration::from_millis(1)) {
+        let suppressed = until_publication(published, at);
+        if suppressed.is_none() {
             feed.publish_change();
             published = Some(at);
         }
 
         let interval = if active { ACTIVE_INTERVAL } else { IDLE_INTERVAL };
+        // What this look found may be news: the next one, with its publication, comes as soon as it may be told.
+        let interval = suppressed.map_or(interval, |left| left.min(interval));
         tokio::select! {
             () = sleep(interval.max(cost * 4)) => {}
             () = async { wake.notified().await; sleep(LEAST_INTERVAL.max(cost * 4)).await } => {}
         }
+    }
+}
+
+/// How long the last publication keeps a change found `at` from being told; `None` where it may be told now.
+fn until_publication(published: Option<Duration>, at: Duration) -> Option<Duration> {
+    // Timers are whole milliseconds, so a look may come a little early.
+    const EARLY: Duration = Duration::from_millis(1);
+    let left = (published? + PUBLISH_INTERVAL).saturating_sub(at);
+    (left > EARLY).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_waits_for_its_turn_and_no_longer() {
+        let ms = Duration::from_millis;
+        assert_eq!(until_publication(None, ms(0)), None);
+        assert_eq!(until_publication(Some(ms(100)), ms(120)), Some(ms(30)));
+        assert_eq!(until_publication(Some(ms(100)), ms(149)), None);
+        assert_eq!(until_publication(Some(ms(100)), ms(500)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! From the command line to a running server: listen, attach, drop privileges, and only then start threads.
+//! From the command line to a running server: listen, attach, drop privileges, see what works without them, and only then start threads.
 
 use std::{
     fs, io,
@@ -41,8 +41,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     let tcp = TcpListener::bind(cli.listen).with_context(|| format!("cannot listen on {}", cli.listen))?;
     tcp.set_nonblocking(true)?;
     let unix = cli.socket.as_deref().map(SocketFile::bind).transpose()?;
-    let chosen = choose::open(cli)?;
+    let opened = choose::open(cli)?;
     privileges::drop_all().context("cannot drop privileges")?;
+    let chosen = opened.choose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(serve(cli, tcp, unix, chosen));
@@ -62,7 +63,7 @@ async fn serve(cli: &Cli, tcp: TcpListener, unix: Option<SocketFile>, mut chosen
 
     let events = async {
         match chosen.events {
-            Some(ring) => follow_events(ring, &feed.metrics, Arc::clone(&wake)).await,
+            Some(ring) => follow_events(ring, &feed, Arc::clone(&wake)).await,
             None => std::future::pending().await,
         }
     };

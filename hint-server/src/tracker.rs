@@ -37,6 +37,10 @@ struct Tracked {
     score: ConnectionScore,
     source: Source,
     seen_at: Duration,
+    /// Whether the latest round of looks lacked it.
+    missed: bool,
+    /// Whether the kernel said that it closed.
+    closed: bool,
     /// What subscribers last heard of it, and when.
     published: Option<(Connection, Duration)>,
 }
@@ -54,7 +58,8 @@ impl Tracker {
         }
     }
 
-    /// Takes in a whole round of looks: a connection that is not among them is gone.
+    /// Takes in a whole round of looks. A connection that two rounds in succession lack is gone (sockets that move in the kernel's table
+    /// while it is listed may be passed over once); one that the kernel said to be closed is gone with the first.
     pub fn observe(&mut self, at: Duration, source: Source, looks: &[Look]) {
         (self.looked_at, self.source) = (at, source);
         for look in looks {
@@ -63,12 +68,23 @@ impl Tracker {
                 score: ConnectionScore::new(),
                 source: look.source,
                 seen_at: at,
+                missed: false,
+                closed: false,
                 published: None,
             });
             tracked.score.observe(&look.measurement);
-            (tracked.source, tracked.seen_at) = (look.source, at);
+            (tracked.source, tracked.seen_at, tracked.missed) = (look.source, at, false);
         }
-        self.keep(|tracked| tracked.seen_at == at);
+        self.keep(|tracked| tracked.seen_at == at || !(tracked.closed || std::mem::replace(&mut tracked.missed, true)));
+    }
+
+    /// The kernel said that these connections closed.
+    pub fn closed(&mut self, cookies: &[u64]) {
+        for cookie in cookies {
+            if let Some(tracked) = self.connections.get_mut(cookie) {
+                tracked.closed = true;
+            }
+        }
     }
 
     /// Forgets connections that were not seen for two seconds: without data their health counts as 1.
@@ -76,7 +92,7 @@ impl Tracker {
         self.keep(|tracked| now.saturating_sub(tracked.seen_at) < EXPIRES);
     }
 
-    fn keep(&mut self, mut stays: impl FnMut(&Tracked) -> bool) {
+    fn keep(&mut self, mut stays: impl FnMut(&mut Tracked) -> bool) {
         let removed = &mut self.removed;
         self.connections.retain(|&cookie, tracked| {
             let stays = stays(tracked);

@@ -76,6 +76,7 @@ fn changes_hold_what_changed_and_what_went() {
     observe(&mut tracker, 100, &[healthy(1, 100), healthy(2, 100)]);
     assert_eq!(tracker.take_change(ms(100)), None);
 
+    observe(&mut tracker, 125, &[healthy(1, 125)]);
     observe(&mut tracker, 150, &[healthy(1, 150)]);
     let change = tracker.take_change(ms(150)).unwrap();
     assert_eq!((change.changed.len(), change.removed), (0, vec![2]));
@@ -113,6 +114,24 @@ fn without_looks_connections_are_forgotten() {
     assert!(tracker.is_empty());
     let change = tracker.take_change(ms(4000)).unwrap();
     assert_eq!((change.hint.health_factor, change.removed), (1.0, vec![1]));
+}
+
+#[test]
+fn one_round_without_a_connection_does_not_forget_it() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    observe(&mut tracker, 0, &[healthy(1, 0), healthy(2, 0)]);
+    observe(&mut tracker, 50, &[healthy(2, 50)]);
+    assert_eq!(tracker.len(), 2);
+    observe(&mut tracker, 100, &[healthy(1, 100), healthy(2, 100)]);
+    observe(&mut tracker, 150, &[healthy(2, 150)]);
+    assert_eq!(tracker.len(), 2, "the rounds were not successive");
+    observe(&mut tracker, 200, &[healthy(2, 200)]);
+    assert_eq!((tracker.len(), tracker.by_cookie(1, ms(200))), (1, None));
+
+    tracker.closed(&[2, 77]);
+    assert_eq!(tracker.len(), 1);
+    observe(&mut tracker, 250, &[]);
+    assert!(tracker.is_empty(), "the kernel had said so");
 }
 
 #[test]

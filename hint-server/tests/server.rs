@@ -78,10 +78,20 @@ fn answers_for_all_and_for_one() {
         assert!(body["error"]["message"].as_str().unwrap().contains(says), "{path}: {body}");
     }
 
+    let mut refused = server.send("POST", "/hint");
+    let mut answer = String::new();
+    refused.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 405 ") && head.to_lowercase().contains("\r\nallow: get"), "{head}");
+    assert!(serde_json::from_str::<Value>(body).unwrap()["error"]["message"].is_string(), "{body}");
+
     assert_eq!(server.get("/healthz"), (200, "ok\n".to_owned()));
     let (_, metrics) = server.get("/metrics");
     assert!(metrics.contains("tokenflow_hint_health_factor 1\n") && metrics.contains("tokenflow_hint_probe_info{source=\"sock_diag\"} 1"));
     assert!(metrics.contains("tokenflow_hint_connections{state=\"tracked\"} 1\n"), "{metrics}");
+    for reason in ["map_full", "callbacks_refused", "ring_full"] {
+        assert!(metrics.contains(&format!("tokenflow_hint_kernel_failures_total{{reason=\"{reason}\"}} 0\n")), "{metrics}");
+    }
     let (status, page) = server.get("/");
     assert!(status == 200 && page.contains("EventSource") && !page.contains("https://"));
 }
@@ -248,10 +258,12 @@ fn with_privilege_the_kernel_program_measures_too() {
 
 #[test]
 fn a_folder_that_is_no_cgroup_is_refused_with_any_probe() {
-    let output = Server::command(&["--listen", "127.0.0.1:0", "--cgroup", "/proc"]).output().unwrap();
-    let says = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(says.contains("--cgroup") && says.contains("/proc") && says.trim().lines().count() == 1, "{says}");
+    for probe in ["auto", "ebpf", "sock-diag"] {
+        let output = Server::command(&["--listen", "127.0.0.1:0", "--cgroup", "/proc", "--probe", probe]).output().unwrap();
+        let says = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{probe}");
+        assert!(says.contains("--cgroup") && says.contains("/proc") && says.trim().lines().count() == 1, "{probe}: {says}");
+    }
 }
 
 #[test]

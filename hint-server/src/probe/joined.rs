@@ -10,7 +10,7 @@ use tokenflow_hint_api::Source;
 use tokenflow_score::Measurement;
 use tokio::runtime::Handle;
 
-use super::{Identity, Look, Probe, ProbeError};
+use super::{Identity, Look, Probe, ProbeError, ebpf::Counters};
 
 /// A connection that only the program knows is forgotten after this long without an ACK: its end may have been missed.
 const UNSEEN_EXPIRES_NS: u64 = 60_000_000_000;
@@ -30,8 +30,8 @@ pub trait KernelStats: Send {
     /// `CLOCK_MONOTONIC`, nanoseconds: the clock of the statistics.
     fn now_ns(&self) -> u64;
 
-    /// Events that the ring had no room for, since the start.
-    fn dropped_events(&self) -> u64;
+    /// See [`Probe::counters`].
+    fn counters(&self) -> Counters;
 
     /// See [`Probe::start`].
     ///
@@ -48,11 +48,16 @@ pub struct Joined<K, D> {
     stats: HashMap<u64, ConnectionStats>,
     /// Whether the program's map could be read at the last look; said once when it changes.
     readable: bool,
+    /// Whether socket diagnostics answered at the last look.
+    diagnosed: bool,
+    /// Timeouts last told of each connection that both sides knew. One side's count may restart where the other's goes on, and what falls
+    /// and rises again would read as new timeouts.
+    rtos: HashMap<u64, u64>,
 }
 
 impl<K: KernelStats, D: Probe> Joined<K, D> {
     pub fn new(kernel: K, diagnostics: D) -> Self {
-        Self { kernel, diagnostics, stats: HashMap::new(), readable: true }
+        Self { kernel, diagnostics, stats: HashMap::new(), readable: true, diagnosed: true, rtos: HashMap::new() }
     }
 
     fn read_kernel(&mut self) {
@@ -61,12 +66,29 @@ impl<K: KernelStats, D: Probe> Joined<K, D> {
         let read = self.kernel.visit(&mut |connection| {
             stats.insert(connection.cookie, *connection);
         });
+        if read.is_err() {
+            // Half a map is no map: a connection that it lacks would flicker.
+            self.stats.clear();
+        }
         match (read, self.readable) {
             (Err(error), true) => tracing::warn!("measuring with sock_diag alone: the kernel program's map cannot be read: {error}"),
             (Ok(()), false) => tracing::info!("the kernel program's map can be read again"),
             (Err(_), false) | (Ok(()), true) => return,
         }
         self.readable = !self.readable;
+    }
+
+    /// Socket diagnostics' looks. Where they fail once, so does the whole look, and what is known stands; where they go on failing, the
+    /// program's own looks are better than none.
+    fn diagnose(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+        let first = looks.len();
+        let result = self.diagnostics.looks(at, looks);
+        let failed_before = !std::mem::replace(&mut self.diagnosed, result.is_ok());
+        if result.is_err() && failed_before && self.readable {
+            looks.truncate(first);
+            return Ok(());
+        }
+        result
     }
 }
 
@@ -78,15 +100,24 @@ impl<K: KernelStats, D: Probe> Probe for Joined<K, D> {
     fn looks(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
         self.read_kernel();
         let first = looks.len();
-        self.diagnostics.looks(at, looks)?;
+        self.diagnose(at, looks)?;
+        let mut joined = HashMap::new();
         for look in &mut looks[first..] {
             if let Some(stats) = self.stats.remove(&look.identity.cookie) {
                 look.measurement = join(&look.measurement, &stats);
                 look.source = Source::Ebpf;
+                joined.insert(look.identity.cookie, look.measurement.rtos);
             }
         }
         let now_ns = self.kernel.now_ns();
         looks.extend(self.stats.values().filter(|stats| is_current(stats, now_ns)).map(|stats| kernel_only(at, stats)));
+        for look in &mut looks[first..] {
+            if let Some(&told) = self.rtos.get(&look.identity.cookie) {
+                look.measurement.rtos = look.measurement.rtos.max(told);
+                joined.insert(look.identity.cookie, look.measurement.rtos);
+            }
+        }
+        self.rtos = joined;
         Ok(())
     }
 
@@ -94,8 +125,8 @@ impl<K: KernelStats, D: Probe> Probe for Joined<K, D> {
         self.kernel.start(runtime)
     }
 
-    fn dropped_events(&self) -> u64 {
-        self.kernel.dropped_events()
+    fn counters(&self) -> Counters {
+        self.kernel.counters()
     }
 }
 
@@ -145,24 +176,26 @@ mod tests {
 
     use super::*;
 
-    struct Kernel(Result<Vec<ConnectionStats>, &'static str>);
+    /// What the map holds, and the error that reading it ends with.
+    struct Kernel(Vec<ConnectionStats>, Result<(), &'static str>);
 
     impl KernelStats for Kernel {
         fn visit(&mut self, visit: &mut dyn FnMut(&ConnectionStats)) -> Result<(), Box<dyn std::error::Error>> {
-            self.0.as_ref().map_err(|&error| error)?.iter().for_each(visit);
-            Ok(())
+            self.0.iter().for_each(visit);
+            Ok(self.1?)
         }
 
         fn now_ns(&self) -> u64 {
             100_000_000_000
         }
 
-        fn dropped_events(&self) -> u64 {
-            0
+        fn counters(&self) -> Counters {
+            Counters::default()
         }
     }
 
-    struct Diagnostics(Vec<Look>);
+    /// What it sees, unless it fails half-way.
+    struct Diagnostics(Vec<Look>, bool);
 
     impl Probe for Diagnostics {
         fn source(&self) -> Source {
@@ -171,7 +204,10 @@ mod tests {
 
         fn looks(&mut self, _: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
             looks.extend_from_slice(&self.0);
-            Ok(())
+            match self.1 {
+                true => Ok(()),
+                false => Err(ProbeError::Malformed),
+            }
         }
     }
 
@@ -217,7 +253,7 @@ mod tests {
 
     #[test]
     fn each_side_gives_what_it_knows_best() {
-        let mut probe = Joined::new(Kernel(Ok(vec![stats(1)])), Diagnostics(vec![diagnosed(1), diagnosed(2)]));
+        let mut probe = Joined::new(Kernel(vec![stats(1)], Ok(())), Diagnostics(vec![diagnosed(1), diagnosed(2)], true));
         let looks = looks(&mut probe);
         let joined = Measurement { min_rtt_us: 30, retransmits: 4, rtos: 2, ..diagnosed(1).measurement };
         assert_eq!((looks[0].measurement, looks[0].source), (joined, Source::Ebpf));
@@ -228,7 +264,7 @@ mod tests {
     fn a_connection_of_another_namespace_claims_no_backlog() {
         let closed = ConnectionStats { state: 4, ..stats(8) };
         let silent = ConnectionStats { last_update_ns: 1, ..stats(9) };
-        let mut probe = Joined::new(Kernel(Ok(vec![stats(7), closed, silent])), Diagnostics(vec![]));
+        let mut probe = Joined::new(Kernel(vec![stats(7), closed, silent], Ok(())), Diagnostics(vec![], true));
         let looks = looks(&mut probe);
         assert_eq!(looks.len(), 1);
         assert_eq!(looks[0].identity, Identity { cookie: 7, ..diagnosed(7).identity });
@@ -237,11 +273,45 @@ mod tests {
 
     #[test]
     fn without_the_map_diagnostics_go_on_alone() {
-        let mut probe = Joined::new(Kernel(Err("EPERM")), Diagnostics(vec![diagnosed(1)]));
+        let mut probe = Joined::new(Kernel(vec![], Err("EPERM")), Diagnostics(vec![diagnosed(1)], true));
         assert_eq!(looks(&mut probe), [diagnosed(1)]);
         assert_eq!(probe.source(), Source::SockDiag);
-        probe.kernel = Kernel(Ok(vec![]));
+        probe.kernel = Kernel(vec![], Ok(()));
         looks(&mut probe);
         assert_eq!(probe.source(), Source::Ebpf);
+    }
+
+    #[test]
+    fn a_map_that_fails_half_way_is_not_joined() {
+        let mut probe = Joined::new(Kernel(vec![stats(1), stats(7)], Err("EFAULT")), Diagnostics(vec![diagnosed(1)], true));
+        assert_eq!(looks(&mut probe), [diagnosed(1)]);
+        assert_eq!(probe.source(), Source::SockDiag);
+    }
+
+    #[test]
+    fn timeouts_do_not_fall_when_the_map_comes_and_goes() {
+        let resetting = |rtos| Look { measurement: Measurement { rtos, ..diagnosed(1).measurement }, ..diagnosed(1) };
+        let mut probe = Joined::new(Kernel(vec![stats(1)], Ok(())), Diagnostics(vec![resetting(0)], true));
+        let mut told = Vec::new();
+        for (map, diagnosed) in [(Ok(()), 0), (Err("EPERM"), 1), (Err("EPERM"), 0), (Ok(()), 0), (Ok(()), 3), (Ok(()), 0)] {
+            probe.kernel.1 = map;
+            probe.diagnostics.0 = vec![resetting(diagnosed)];
+            told.push(looks(&mut probe)[0].measurement.rtos);
+        }
+        assert_eq!(told, [2, 2, 2, 2, 3, 3]);
+        probe.kernel = Kernel(vec![], Ok(()));
+        probe.diagnostics.0 = vec![];
+        looks(&mut probe);
+        assert!(probe.rtos.is_empty(), "what is gone is forgotten");
+    }
+
+    #[test]
+    fn without_diagnostics_the_program_goes_on_alone_from_the_second_look() {
+        let mut probe = Joined::new(Kernel(vec![stats(1)], Ok(())), Diagnostics(vec![diagnosed(1)], false));
+        probe.looks(Duration::ZERO, &mut Vec::new()).unwrap_err();
+        let alone = looks(&mut probe);
+        assert_eq!((alone.len(), alone[0].measurement.srtt_us, alone[0].source), (1, 500, Source::Ebpf));
+        probe.kernel.1 = Err("EPERM");
+        probe.looks(Duration::ZERO, &mut Vec::new()).unwrap_err();
     }
 }

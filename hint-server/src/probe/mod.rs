@@ -12,6 +12,8 @@ use tokenflow_hint_api::Source;
 use tokenflow_score::Measurement;
 use tokio::runtime::Handle;
 
+use ebpf::Counters;
+
 /// Which connection: the kernel's socket cookie, with the addresses for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -48,9 +50,9 @@ pub trait Probe: Send {
         Ok(())
     }
 
-    /// Events that were lost because nobody read them in time, since the start.
-    fn dropped_events(&self) -> u64 {
-        0
+    /// What the kernel program could not do, since the start; zeros where there is none.
+    fn counters(&self) -> Counters {
+        Counters::default()
     }
 }
 

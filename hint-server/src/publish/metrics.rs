@@ -47,8 +47,10 @@ pub struct Metrics {
     pub retransmit_events: Count,
     pub rto_events: Count,
     pub closed_events: Count,
-    /// Events that the kernel program could not hand over.
-    pub dropped_events: Count,
+    /// Of the kernel program, see [`crate::probe::ebpf::Counters`].
+    pub map_full: Count,
+    pub ring_full: Count,
+    pub callbacks_refused: Count,
 }
 
 /// The name of a source in labels, in logs and in the line that says that the server is ready.
@@ -92,8 +94,10 @@ pub fn render(feed: &Feed) -> String {
     page.sample("{kind=\"retransmit\"}", metrics.retransmit_events.get() as f64);
     page.sample("{kind=\"rto\"}", metrics.rto_events.get() as f64);
     page.sample("{kind=\"closed\"}", metrics.closed_events.get() as f64);
-    page.family("events_dropped_total", "counter", "Events that were lost because nobody read them in time.");
-    page.sample("", metrics.dropped_events.get() as f64);
+    page.family("kernel_failures_total", "counter", "What the kernel program could not do: track a connection, hand over an event.");
+    page.sample("{reason=\"map_full\"}", metrics.map_full.get() as f64);
+    page.sample("{reason=\"callbacks_refused\"}", metrics.callbacks_refused.get() as f64);
+    page.sample("{reason=\"ring_full\"}", metrics.ring_full.get() as f64);
     page.family("changes_total", "counter", "Changes sent to subscribers.");
     page.sample("", metrics.changes.get() as f64);
     page.family("subscribers", "gauge", "Open subscriptions to the hint stream.");

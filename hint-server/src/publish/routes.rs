@@ -4,7 +4,7 @@ use std::{collections::HashMap, convert::Infallible, net::SocketAddr, sync::Arc,
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
+    extract::{Query, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{
         Html, IntoResponse, Response,
@@ -30,10 +30,15 @@ pub fn router(feed: Arc<Feed>) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
         .fallback(|| async { ApiError(StatusCode::NOT_FOUND, "no such route; see /hint, /hint/stream, /connections, /metrics".to_owned()) })
+        .method_not_allowed_fallback(|| async { ApiError(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here".to_owned()) })
         .with_state(feed)
 }
 
-async fn hint(State(feed): State<Arc<Feed>>, Query(query): Query<HashMap<String, String>>) -> Result<Json<Hint>, ApiError> {
+async fn hint(
+    State(feed): State<Arc<Feed>>,
+    query: Result<Query<HashMap<String, String>>, QueryRejection>,
+) -> Result<Json<Hint>, ApiError> {
+    let Query(query) = query.map_err(|rejection| ApiError(rejection.status(), rejection.body_text()))?;
     let (tracker, now) = (feed.tracker(), feed.now());
     let connection = match (query.get("cookie"), query.get("peer")) {
         (None, None) => return Ok(Json(tracker.hint(now))),

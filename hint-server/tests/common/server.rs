@@ -47,9 +47,14 @@ impl Server {
 
     /// Sends a GET and leaves the answer to be read.
     pub fn open(&self, path: &str) -> TcpStream {
+        self.send("GET", path)
+    }
+
+    /// Sends a request without a body and leaves the answer to be read.
+    pub fn send(&self, method: &str, path: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address).unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.address).unwrap();
         stream
     }
 }

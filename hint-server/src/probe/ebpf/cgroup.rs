@@ -21,6 +21,15 @@ pub fn cgroup2_mount() -> Result<PathBuf, AttachError> {
     table.split(|&byte| byte == b'\n').find_map(mount_point_if_cgroup2).ok_or(AttachError::NoCgroup2)
 }
 
+/// Checks that a folder is a cgroup v2.
+///
+/// # Errors
+///
+/// Where it is not, or cannot be opened.
+pub fn ensure_cgroup2(path: &Path) -> Result<(), AttachError> {
+    open(path).map(drop)
+}
+
 /// Opens a folder after checking that it is a cgroup v2.
 pub(super) fn open(path: &Path) -> Result<File, AttachError> {
     let folder = File::open(path).map_err(|error| AttachError::Open { path: path.into(), error })?;

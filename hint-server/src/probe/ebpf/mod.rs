@@ -1,8 +1,8 @@
 //! The kernel program: loaded, attached to a cgroup, read.
 //!
 //! [`EbpfProbe::attach`] does everything that needs privilege and starts no thread, so that the caller may drop its capabilities next; what
-//! needs a runtime comes after, with [`EbpfProbe::start`]. Reading the maps needs no capability since Linux 6.0; before it, CAP_BPF where
-//! `kernel.unprivileged_bpf_disabled` is set.
+//! needs a runtime comes after, with [`EbpfProbe::start`]. It needs Linux 5.8 or newer; reading the map without privileges on kernels before
+//! 6.0 with `kernel.unprivileged_bpf_disabled` set may fail.
 
 mod cgroup;
 mod connections;
@@ -24,7 +24,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use cgroup::cgroup2_mount;
+pub use cgroup::{cgroup2_mount, ensure_cgroup2};
 pub use error::{AttachError, ReadError};
 pub use events::EventRing;
 
@@ -60,7 +60,7 @@ impl EbpfProbe {
     /// Loads the program and attaches it to `cgroup`, a cgroup v2 folder: connections of the processes in it and below it are measured from
     /// their handshake on. The program's own diagnostics go to the `log` crate's logger as set when this is called.
     ///
-    /// Needs Linux 5.8 and, in the calling thread, CAP_BPF and CAP_NET_ADMIN (before 5.11 also room in RLIMIT_MEMLOCK, which is raised if
+    /// Needs Linux 5.8 or newer and, in the calling thread, CAP_BPF and CAP_NET_ADMIN (before 5.11 also room in RLIMIT_MEMLOCK, which is raised if
     /// need be).
     ///
     /// # Errors

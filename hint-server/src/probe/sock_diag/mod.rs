@@ -4,7 +4,7 @@
 mod request;
 mod wire;
 
-use std::{io, time::Duration};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use tokenflow_hint_api::Source;
@@ -14,6 +14,8 @@ use wire::Message;
 
 /// The kernel fills at most 32 KiB of a datagram in a dump.
 const DATAGRAM_BYTES: usize = 64 << 10;
+/// The kernel answers within the system call; one that does not must not hang the server.
+const ANSWER_SECONDS: libc::time_t = 1;
 
 /// An open netlink socket and what to ask it for.
 pub struct SockDiag {
@@ -31,6 +33,7 @@ impl SockDiag {
     pub fn open(ports: &[u16]) -> Result<Self, ProbeError> {
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+            limit_waiting(&socket)?;
             socket.bind_auto()?;
             socket.connect(&SocketAddr::new(0, 0))?;
             Ok(socket)
@@ -42,13 +45,23 @@ impl SockDiag {
         Ok(probe)
     }
 
+    /// Lists once more what changed while it was listed; a second time it is taken as it is.
     fn dump(&mut self, family: u8, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+        let first = looks.len();
+        if self.dump_once(family, at, looks)? == Dump::Interrupted {
+            looks.truncate(first);
+            self.dump_once(family, at, looks)?;
+        }
+        Ok(())
+    }
+
+    fn dump_once(&mut self, family: u8, at: Duration, looks: &mut Vec<Look>) -> Result<Dump, ProbeError> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = request::dump(family, self.sequence, &self.ports);
         self.socket.send(&request, 0).map_err(|error| ProbeError::SockDiag { call: "send", error })?;
+        let mut dump = Dump::Whole;
         loop {
-            self.datagram.clear();
-            self.socket.recv(&mut self.datagram, 0).map_err(|error| ProbeError::SockDiag { call: "recv", error })?;
+            self.receive().map_err(|error| ProbeError::SockDiag { call: "recv", error })?;
             let mut end = None;
             let ports = &self.ports;
             wire::messages(&self.datagram, self.sequence, |message| match message {
@@ -59,14 +72,45 @@ impl SockDiag {
                     source: Source::SockDiag,
                 }),
                 Message::Socket(_) | Message::Other => {}
+                Message::Interrupted => dump = Dump::Interrupted,
                 Message::Done => end = Some(Ok(())),
                 Message::Error(error) => end = Some(Err(error)),
             })
             .ok_or(ProbeError::Malformed)?;
             if let Some(end) = end {
-                return end.map_err(|error| ProbeError::SockDiag { call: "dump", error });
+                return end.map(|()| dump).map_err(|error| ProbeError::SockDiag { call: "dump", error });
             }
         }
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        loop {
+            self.datagram.clear();
+            match self.socket.recv(&mut self.datagram, 0) {
+                // With a time limit the kernel does not go on by itself after a signal.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, format!("the kernel did not answer within {ANSWER_SECONDS} s")));
+                }
+                result => return result.map(|_| ()),
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dump {
+    Whole,
+    Interrupted,
+}
+
+fn limit_waiting(socket: &Socket) -> io::Result<()> {
+    let limit = libc::timeval { tv_sec: ANSWER_SECONDS, tv_usec: 0 };
+    let length = size_of_val(&limit) as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel reads `length` bytes of a value that lives through the call.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const limit).cast(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

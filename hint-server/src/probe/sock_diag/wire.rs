@@ -13,6 +13,8 @@ use crate::probe::Identity;
 pub(super) const NLMSG_HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+/// Something changed while the kernel listed it: the list may lack sockets.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 pub(super) const INET_DIAG_INFO: u16 = 2;
@@ -25,6 +27,8 @@ pub(super) enum Message {
     Socket(Socket),
     /// A socket without what we asked for, or a message of a kind that we do not know.
     Other,
+    /// Comes before a message that has this flag.
+    Interrupted,
     Done,
     Error(io::Error),
 }
@@ -48,6 +52,9 @@ pub(super) fn messages(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(
         let length = u32_at(datagram, 0)? as usize;
         let payload = datagram.get(NLMSG_HEADER..length)?;
         if u32_at(datagram, 8)? == sequence {
+            if u16_at(datagram, 6)? & NLM_F_DUMP_INTR != 0 {
+                each(Message::Interrupted);
+            }
             each(match u16_at(datagram, 4)? {
                 NLMSG_DONE => Message::Done,
                 NLMSG_ERROR => Message::Error(io::Error::from_raw_os_error(u32_at(payload, 0)?.cast_signed().wrapping_neg())),
@@ -167,6 +174,13 @@ mod tests {
         assert_eq!(socket.identity.local.to_string(), "192.0.2.1:8000");
         assert_eq!(socket.identity.peer.to_string(), "192.0.2.2:40000");
         assert_eq!((socket.undelivered_bytes, socket.info.srtt_us), (6600, 99));
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_told() {
+        let mut done = message(NLMSG_DONE, 7, &[0; 4]);
+        done[6..8].copy_from_slice(&(NLM_F_DUMP_INTR | 0x2).to_ne_bytes());
+        assert!(matches!(all(&done).unwrap()[..], [Message::Interrupted, Message::Done]));
     }
 
     #[test]
