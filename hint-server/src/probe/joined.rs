@@ -48,8 +48,8 @@ pub struct Joined<K, D> {
     stats: HashMap<u64, ConnectionStats>,
     /// Whether the program's map could be read at the last look; said once when it changes.
     readable: bool,
-    /// Whether socket diagnostics answered at the last look.
-    diagnosed: bool,
+    /// How many looks in a row socket diagnostics have not answered.
+    undiagnosed: u32,
     /// Timeouts last told of each connection that both sides knew. One side's count may restart where the other's goes on, and what falls
     /// and rises again would read as new timeouts.
     rtos: HashMap<u64, u64>,
@@ -57,7 +57,7 @@ pub struct Joined<K, D> {
 
 impl<K: KernelStats, D: Probe> Joined<K, D> {
     pub fn new(kernel: K, diagnostics: D) -> Self {
-        Self { kernel, diagnostics, stats: HashMap::new(), readable: true, diagnosed: true, rtos: HashMap::new() }
+        Self { kernel, diagnostics, stats: HashMap::new(), readable: true, undiagnosed: 0, rtos: HashMap::new() }
     }
 
     fn read_kernel(&mut self) {
@@ -82,13 +82,19 @@ impl<K: KernelStats, D: Probe> Joined<K, D> {
     /// program's own looks are better than none.
     fn diagnose(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
         let first = looks.len();
-        let result = self.diagnostics.looks(at, looks);
-        let failed_before = !std::mem::replace(&mut self.diagnosed, result.is_ok());
-        if result.is_err() && failed_before && self.readable {
-            looks.truncate(first);
+        let Err(error) = self.diagnostics.looks(at, looks) else {
+            self.undiagnosed = 0;
             return Ok(());
+        };
+        self.undiagnosed = self.undiagnosed.saturating_add(1);
+        if self.undiagnosed == 1 || !self.readable {
+            return Err(error);
         }
-        result
+        if self.undiagnosed == 2 {
+            tracing::warn!("measuring with the kernel program alone, which knows no queues: {error}");
+        }
+        looks.truncate(first);
+        Ok(())
     }
 }
 
