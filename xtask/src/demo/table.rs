@@ -50,7 +50,7 @@ impl Table {
         let before = self.between(Duration::from_secs(1), begin);
         let during = self.between(begin + settle, end);
         let after = self.between(end + settle, Duration::MAX);
-        let health = during.iter().filter_map(|r| r.slow.health).fold(1.0, f64::min);
+        let health = self.between(begin, end).iter().filter_map(|r| r.slow.health).fold(1.0, f64::min);
         println!();
         println!(
             "first client:   {:.0} tok/s, then {:.0} on the throttled link with Health down to {health:.2}, then {:.0} again",
