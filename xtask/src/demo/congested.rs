@@ -10,7 +10,7 @@ use tokenflow_tests::{http, netns::Namespace, stream::TokenStream};
 
 use super::{
     DemoArgs, Servers,
-    table::{Row, Table},
+    table::{Observation, Row, Table},
 };
 use crate::interrupt;
 
@@ -52,16 +52,6 @@ struct Client {
     stream: TokenStream,
     // Dropped after the stream that lives in it.
     namespace: Arc<Namespace>,
-}
-
-/// What one client sees at a tick.
-#[derive(Clone, Copy)]
-pub(super) struct Observation {
-    /// Tokens/s that arrived over the last second.
-    pub rate: f64,
-    /// The hint server's opinion of its connection; `None` while it does not know it.
-    pub health: Option<f64>,
-    pub queued_bytes: u64,
 }
 
 impl Client {

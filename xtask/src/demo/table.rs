@@ -2,7 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::congested::Observation;
+/// What one client sees at a tick.
+#[derive(Clone, Copy)]
+pub(super) struct Observation {
+    /// Tokens/s that arrived over the last second.
+    pub rate: f64,
+    /// The hint server's opinion of its connection; `None` while it does not know it.
+    pub health: Option<f64>,
+    pub queued_bytes: u64,
+}
 
 pub(super) struct Row {
     pub link: &'static str,
