@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use anyhow::Context;
+use futures_util::FutureExt;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -80,6 +81,12 @@ pub async fn run(session: &mut Session, question: &Question, front: Front) -> an
 
 /// Reads a line without holding up the signals; the editor is away meanwhile.
 async fn prompt(session: &mut Session, editor: &mut Option<DefaultEditor>) -> anyhow::Result<Said> {
+    // Pressed when the answer had just ended: not yet a key that the editor would see.
+    match session.signals.next().now_or_never() {
+        Some(Signal::Interrupt) => return Ok(Said::Interrupt),
+        Some(signal) => return Ok(Said::Stop(signal)),
+        None => {}
+    }
     let mut away = editor.take().context("the line editor is gone")?;
     let modes = SavedModes::new().ok();
     let reading = tokio::task::spawn_blocking(move || {
@@ -101,7 +108,9 @@ async fn prompt(session: &mut Session, editor: &mut Option<DefaultEditor>) -> an
             }
         }
         signal = session.signals.next() => {
-            drop(modes);
+            if let Some(modes) = modes {
+                modes.restore_after_editor().await;
+            }
             println!();
             Ok(Said::Stop(signal))
         }

@@ -188,7 +188,7 @@ mod tests {
             progress.sample(now);
         }
         let line = status_line(now, &progress, 80, false);
-        assert!(line.contains("▁▁▁▁▁▁▁▁"), "{line}");
+        assert!(line.contains("▂▂▂▂▂▂▂▂"), "{line}");
     }
 
     #[test]

@@ -111,6 +111,19 @@ impl SavedModes {
     }
 }
 
+impl SavedModes {
+    /// Puts the modes back although a line editor is at work in another thread; it sets its own only once, at its beginning,
+    /// which may be about to happen.
+    pub async fn restore_after_editor(self) {
+        for _ in 0..50 {
+            if termios::tcgetattr(&self.tty).is_ok_and(|modes| !modes.local_modes.contains(LocalModes::ICANON)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
 impl Drop for SavedModes {
     fn drop(&mut self) {
         // At exit there is nobody left to tell.

@@ -197,7 +197,9 @@ fn ctrl_c_ends_with_130_and_the_summary() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    let lines = (0..2000).map(|i| send(chunk(&format!("line {i}\n"), None)));
+    // More than a pipe holds, so that the client still writes when nobody reads.
+    let line = format!("{}\n", "x".repeat(200));
+    let lines = (0..2000).map(|_| send(chunk(&line, None)));
     let server = answering([events()].into_iter().chain(lines).chain([Step::Hold]).collect());
     let mut child = client(&["chat", "--url", &server.url(), "--hint-url", "none", "hi"])
         .stdout(Stdio::piped())

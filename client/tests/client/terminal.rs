@@ -73,6 +73,16 @@ impl Pty {
     }
 }
 
+/// The id of the one process that has this among its arguments.
+fn process_with_argument(argument: &str) -> String {
+    let has_argument = |id: &String| {
+        let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|part| part == argument.as_bytes())
+    };
+    let ids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    ids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).find(has_argument).expect("a client with this URL")
+}
+
 fn streaming(texts: &[&str], then: Vec<Step>) -> FakeServer {
     let mut steps = vec![events()];
     for text in texts {
@@ -128,6 +138,16 @@ fn ctrl_c_stops_an_answer_and_the_next_one_leaves() {
     pty.until("stopped");
     pty.press("\x03");
     pty.ends("130");
+}
+
+#[test]
+fn a_conversation_that_is_terminated_leaves_the_terminal_as_it_was() {
+    let server = streaming(&[], vec![]);
+    let mut pty = Pty::run(&format!("chat --url {} --hint-url none", server.url()), 80);
+    pty.until("> ");
+    let client = process_with_argument(&server.url());
+    assert!(Command::new("kill").args(["-TERM", &client]).status().unwrap().success());
+    pty.ends("143");
 }
 
 #[test]
