@@ -226,18 +226,13 @@ impl CpuKvCache {
         }
     }
 
-    /// What freed blocks may hold at worst, except in the padding, which is never written.
+    /// Puts in a slot the worst that its former owner may have left there. Padding is never written.
     #[cfg(test)]
-    pub(super) fn fill_with_nan(&mut self) {
-        let layout = self.shape.layout;
-        let nan = vec![f32::NAN; layout.head_dim];
-        for layer in 0..layout.num_layers {
-            for slot in 0..layout.num_blocks * layout.block_size {
-                for head in 0..layout.num_kv_heads {
-                    // SAFETY: exclusively borrowed.
-                    unsafe { self.write(layer, slot, head, &nan, &nan) };
-                }
-            }
+    pub(super) fn poison(&mut self, layer: usize, slot: usize) {
+        let nan = vec![f32::NAN; self.shape.layout.head_dim];
+        for head in 0..self.shape.layout.num_kv_heads {
+            // SAFETY: exclusively borrowed.
+            unsafe { self.write(layer, slot, head, &nan, &nan) };
         }
     }
 }
