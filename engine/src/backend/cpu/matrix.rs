@@ -11,6 +11,11 @@ use crate::backend::{BackendError, DType, TensorView};
 /// Output features in a panel: two vectors.
 pub(super) const PANEL: usize = 2 * LANES;
 
+/// A panel is a sequence of units: four bytes of each feature, that is a pair of a 16-bit type or one f32.
+const UNIT_BYTES: usize = PANEL * 4;
+/// Units that are packed at a time, so that what is written stays in the first-level cache.
+const PIECE: usize = 64;
+
 /// A weight matrix `[out_features, in_features]` in its checkpoint's type; parts of different types are kept as f32.
 pub struct CpuMatrix {
     panels: Region,
@@ -75,8 +80,10 @@ impl CpuMatrix {
             for index in range {
                 // SAFETY: panels are disjoint parts of a region that nobody else sees yet.
                 let panel = unsafe { std::slice::from_raw_parts_mut((base + index * bytes) as *mut u8, bytes) };
-                for (lane, row) in rows[index * PANEL..].iter().take(PANEL).enumerate() {
-                    row.scatter(dtype, lane, panel);
+                for (i, piece) in panel.chunks_mut(PIECE * UNIT_BYTES).enumerate() {
+                    for (lane, row) in rows[index * PANEL..].iter().take(PANEL).enumerate() {
+                        row.scatter(dtype, i * PIECE, lane, piece);
+                    }
                 }
             }
         });
@@ -91,12 +98,12 @@ impl CpuMatrix {
         let (panel, lane) = (self.panel(index / PANEL), index % PANEL);
         match self.dtype {
             DType::F32 => {
-                for (out, all) in out.iter_mut().zip(panel.chunks_exact(PANEL * 4)) {
+                for (out, all) in out.iter_mut().zip(panel.chunks_exact(UNIT_BYTES)) {
                     *out = f32::from_le_bytes([all[lane * 4], all[lane * 4 + 1], all[lane * 4 + 2], all[lane * 4 + 3]]);
                 }
             }
             dtype => {
-                for (out, all) in out.chunks_mut(2).zip(panel.chunks_exact(PANEL * 4)) {
+                for (out, all) in out.chunks_mut(2).zip(panel.chunks_exact(UNIT_BYTES)) {
                     for (i, out) in out.iter_mut().enumerate() {
                         *out = widen(dtype, [all[lane * 4 + 2 * i], all[lane * 4 + 2 * i + 1]]);
                     }
@@ -146,19 +153,21 @@ impl Row<'_> {
         })
     }
 
-    /// Writes the row as feature `lane` of a panel of type `dtype`.
-    fn scatter(&self, dtype: DType, lane: usize, panel: &mut [u8]) {
-        let column = panel[lane * 4..].chunks_mut(PANEL * 4);
+    /// Writes the row from unit `first` on as feature `lane` of a piece of a panel of type `dtype`.
+    fn scatter(&self, dtype: DType, first: usize, lane: usize, piece: &mut [u8]) {
+        let (all, _) = piece.as_chunks_mut::<UNIT_BYTES>();
+        let place = lane * 4..lane * 4 + 4;
         if dtype == self.dtype {
-            // A pair of 16-bit values or one f32: four bytes either way.
-            let (whole, rest) = self.bytes.as_chunks::<4>();
-            let last = rest.first_chunk::<2>().map(|&[a, b]| [a, b, 0, 0]);
-            for (to, from) in column.zip(whole.iter().chain(&last)) {
-                to[..4].copy_from_slice(from);
+            let (units, half) = self.bytes.as_chunks::<4>();
+            for (to, from) in all.iter_mut().zip(&units[first..]) {
+                to[place.clone()].copy_from_slice(from);
+            }
+            if let (&[a, b], Some(last)) = (half, all.get_mut(units.len() - first)) {
+                last[place].copy_from_slice(&[a, b, 0, 0]);
             }
         } else {
-            for (to, from) in column.zip(self.values()) {
-                to[..4].copy_from_slice(&from.to_le_bytes());
+            for (to, from) in all.iter_mut().zip(self.values().skip(first)) {
+                to[place.clone()].copy_from_slice(&from.to_le_bytes());
             }
         }
     }
