@@ -7,7 +7,7 @@ use crate::{sampling::SampledToken, scheduler::SampleRequest};
 /// A device and its kernels. Model code is written once over this trait.
 ///
 /// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`]
-/// returns values to the host. Shapes are the caller's duty and are checked by debug assertions.
+/// returns values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
 pub trait Backend: Send + Sync + 'static {
     /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
     type Matrix: Send + Sync;

@@ -11,19 +11,21 @@ use super::{
     buffer::{CpuBuffer, CpuVector},
     isa::{Kernel, LANES, Simd},
     matrix::{CpuMatrix, PANEL},
-    product::{BLOCK, BLOCK_PAIRS, Bf16Dot, Bf16Wide, Columns, F16Wide, F32Wide, Kind, Out, Pair, ROW_PAIRS, Then, product},
+    product::{BLOCK, BLOCK_PAIRS, Bf16Dot, Bf16Wide, Columns, F16Wide, F32Wide, Kind, Out, Pair, Piece, ROW_PAIRS, Then, product},
     scratch::Shared,
 };
 use crate::backend::DType;
 
 /// Up to this many values, every thread packs the rows for itself: cheaper than waiting for each other.
 const PACK_ALONE: usize = 16 * 1024;
+/// How far ahead weights are asked for, in bytes.
+const AHEAD: usize = 4096;
 /// Rows below which the work on a panel is not divided further.
 const ROW_CHUNK: usize = 48;
 
 pub(super) fn linear(cpu: &Cpu, x: &CpuBuffer, weight: &CpuMatrix, bias: Option<&CpuVector>, out: &mut CpuBuffer) {
-    debug_assert_eq!(x.cols(), weight.in_features(), "columns of x and of the weight");
-    debug_assert!(bias.is_none_or(|b| b.as_slice().len() == weight.out_features()), "length of the bias");
+    assert_eq!(x.cols(), weight.in_features(), "columns of x and of the weight");
+    assert!(bias.is_none_or(|b| b.as_slice().len() == weight.out_features()), "length of the bias");
     out.reshape(x.rows(), weight.out_features());
     match weight.dtype() {
         _ if x.rows() == 0 => {}
@@ -126,7 +128,12 @@ impl<K: Kind> Kernel for Multiply<'_, K> {
                 };
                 let a = self.packed.get().add((block * self.all_rows + self.rows.start) * ROW_PAIRS).cast_const();
                 let b = panel.as_ptr().add(block * BLOCK_PAIRS * stride);
-                both_vectors::<S, K>(s, a, rows, b, pairs, stride, out);
+                let columns = Columns { vectors: 2, segments: 1, pairs, stride, ahead_stride: stride };
+                let piece = |vector: usize, _| {
+                    let start = b.wrapping_add(vector * LANES * 4);
+                    Piece { start, ahead: start.wrapping_add(AHEAD) }
+                };
+                product::<S, K>(s, a, rows, columns, piece, out);
             }
         }
         if !whole {
@@ -137,34 +144,6 @@ impl<K: Kind> Kernel for Multiply<'_, K> {
                     *out = sums[j] + self.bias.map_or(0.0, |b| b[column + j]);
                 }
             }
-        }
-    }
-}
-
-/// The product with both vectors of a panel, at once where the registers hold enough rows.
-///
-/// # Safety
-/// As [`product`].
-#[inline(always)]
-unsafe fn both_vectors<S: Simd, K: Kind>(s: S, a: *const K::A, rows: usize, b: *const u8, pairs: usize, stride: usize, out: Out) {
-    // Of 16-bit types a pair, of f32 one step: four bytes a column.
-    let second = LANES * 4;
-    // SAFETY: promised by the caller.
-    unsafe {
-        if S::TILE_ROWS[1] >= S::TILE_ROWS[0].min(rows) {
-            product::<S, K, 2>(s, a, rows, Columns { segments: &[[b, b.add(second)]], pairs, stride, prefetch: true }, out);
-        } else {
-            product::<S, K, 1>(s, a, rows, Columns { segments: &[[b]], pairs, stride, prefetch: true }, out);
-            let out = Out {
-                start: out.start.add(LANES),
-                then: match out.then {
-                    Then::AddTo { before, stride } => Then::AddTo { before: before.add(LANES), stride },
-                    then => then,
-                },
-                bias: if out.bias.is_null() { out.bias } else { out.bias.add(LANES) },
-                ..out
-            };
-            product::<S, K, 1>(s, a, rows, Columns { segments: &[[b.add(second)]], pairs, stride, prefetch: true }, out);
         }
     }
 }

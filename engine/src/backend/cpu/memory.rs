@@ -111,7 +111,7 @@ mod tests {
         for bytes in [0, 1, 100, HUGE_PAGE + 1] {
             let region = Region::zeroed("test", bytes).expect("small");
             assert_eq!(region.len(), bytes);
-            assert!(bytes == 0 || region.as_ptr() as usize % ALIGN == 0);
+            assert!(bytes == 0 || (region.as_ptr() as usize).is_multiple_of(ALIGN));
             // SAFETY: all bytes are initialised to zero and owned by the region.
             assert!(unsafe { std::slice::from_raw_parts(region.as_ptr(), bytes) }.iter().all(|b| *b == 0));
         }

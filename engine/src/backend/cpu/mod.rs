@@ -171,7 +171,7 @@ impl Backend for CpuBackend {
     }
 
     fn sample(&self, logits: &CpuBuffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError> {
-        debug_assert_eq!(logits.rows(), requests.len(), "rows of logits");
+        assert_eq!(logits.rows(), requests.len(), "rows of logits");
         let mut sampled = vec![SampledToken { token: 0, logprob: None, top: Vec::new() }; requests.len()];
         let to = Shared::new(&mut sampled);
         self.cpu.pool.split(requests.len(), true, |_, rows| {

@@ -47,7 +47,7 @@ pub(super) fn normalise_in_place<S: Simd>(s: S, x: &mut [f32], weight: &[f32], e
 }
 
 pub(super) fn rms_norm(cpu: &Cpu, x: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-    debug_assert_eq!(x.cols(), weight.as_slice().len(), "length of the norm's weight");
+    assert_eq!(x.cols(), weight.as_slice().len(), "length of the norm's weight");
     out.reshape(x.rows(), x.cols());
     let out = Shared::new(out.as_mut_slice());
     cpu.pool.split(x.rows(), x.as_slice().len() >= PARALLEL, |_, rows| {
@@ -77,8 +77,8 @@ impl Kernel for RmsNorm<'_> {
 }
 
 pub(super) fn add_rms_norm(cpu: &Cpu, x: &mut CpuBuffer, delta: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-    debug_assert_eq!((x.rows(), x.cols()), (delta.rows(), delta.cols()), "shapes of x and delta");
-    debug_assert_eq!(x.cols(), weight.as_slice().len(), "length of the norm's weight");
+    assert_eq!((x.rows(), x.cols()), (delta.rows(), delta.cols()), "shapes of x and delta");
+    assert_eq!(x.cols(), weight.as_slice().len(), "length of the norm's weight");
     out.reshape(x.rows(), x.cols());
     let (rows, cols, parallel) = (x.rows(), x.cols(), x.as_slice().len() >= PARALLEL);
     let (x, out) = (Shared::new(x.as_mut_slice()), Shared::new(out.as_mut_slice()));
@@ -114,7 +114,7 @@ impl Kernel for AddRmsNorm<'_> {
 }
 
 pub(super) fn silu_mul(cpu: &Cpu, x: &CpuBuffer, out: &mut CpuBuffer) {
-    debug_assert!(x.cols().is_multiple_of(2), "gate and up have equal width");
+    assert!(x.cols().is_multiple_of(2), "gate and up have equal width");
     out.reshape(x.rows(), x.cols() / 2);
     let out = Shared::new(out.as_mut_slice());
     cpu.pool.split(x.rows(), x.as_slice().len() >= PARALLEL, |_, rows| cpu.level.run(SiluMul { x, rows, out }));

@@ -16,6 +16,9 @@ pub(super) const BLOCK_PAIRS: usize = BLOCK / 2;
 /// Distance of rows in packed multiplicands, in pairs; not a power of two, so that rows do not compete for the same cache sets.
 pub(super) const ROW_PAIRS: usize = BLOCK_PAIRS + 16;
 
+/// Most pieces that a column may be stored in.
+pub(super) const SEGMENTS: usize = 8;
+
 /// Two consecutive steps of a left-hand row.
 pub(super) trait Pair: Plain + Send + Sync {
     /// Packs a row; an odd last value is paired with zero.
@@ -46,9 +49,6 @@ impl Pair for [f32; 2] {
         }
     }
 }
-
-/// How far ahead of the product columns are asked for, in bytes: with several rows the processor looks ahead too little by itself.
-pub(super) const PREFETCH: usize = 4096;
 
 /// How the two multiplicands are stored and multiplied.
 pub(super) trait Kind: Copy + Send + Sync + 'static {
@@ -112,7 +112,7 @@ impl Kind for Bf16Wide {
     unsafe fn load<S: Simd>(s: S, p: *const u8, _odd: usize) -> (S::F, S::F) {
         // SAFETY: promised by the caller.
         let pairs = unsafe { s.load_bits(p.cast()) };
-        (s.from_bits(s.shl::<16>(pairs)), s.from_bits(s.and(pairs, 0xffff_0000)))
+        (s.float(s.shl::<16>(pairs)), s.float(s.and(pairs, 0xffff_0000)))
     }
 
     #[inline(always)]
@@ -133,7 +133,7 @@ impl Kind for F16Wide {
         let rebias = s.splat(f32::from_bits((127 + 112) << 23));
         let even = s.or(s.and(s.shl::<16>(pairs), 0x8000_0000), s.shl::<13>(s.and(pairs, 0x7fff)));
         let odd = s.or(s.and(pairs, 0x8000_0000), s.shr::<3>(s.and(pairs, 0x7fff_0000)));
-        (s.mul(s.from_bits(even), rebias), s.mul(s.from_bits(odd), rebias))
+        (s.mul(s.float(even), rebias), s.mul(s.float(odd), rebias))
     }
 
     #[inline(always)]
@@ -169,14 +169,29 @@ pub(super) enum Then {
     Rescale { factors: *const f32 },
 }
 
-/// The right-hand side: sixteen columns per pointer. Each segment holds `pairs` pairs, `stride` bytes apart; the sum runs over all segments.
+/// The right-hand side: `vectors` vectors of sixteen columns. Each is stored in `segments` pieces, at most [`SEGMENTS`], of `pairs` pairs
+/// that are `stride` bytes apart, and the sum runs over all pieces.
 #[derive(Clone, Copy)]
-pub(super) struct Columns<'a, const G: usize> {
-    pub segments: &'a [[*const u8; G]],
+pub(super) struct Columns {
+    pub vectors: usize,
+    pub segments: usize,
     pub pairs: usize,
     pub stride: usize,
-    /// Whether what lies [`PREFETCH`] bytes on is worth asking for already.
-    pub prefetch: bool,
+    /// Bytes from one cache line to the next that [`Piece::ahead`] asks for.
+    pub ahead_stride: usize,
+}
+
+/// One piece of one vector of columns.
+#[derive(Clone, Copy)]
+pub(super) struct Piece {
+    pub start: *const u8,
+    /// What will be read later, to be asked for line by line while this piece is read, so that memory is never idle: with several rows
+    /// the processor does not look far enough ahead by itself. Need not be readable.
+    pub ahead: *const u8,
+}
+
+impl Piece {
+    const NONE: Self = Self { start: std::ptr::null(), ahead: std::ptr::null() };
 }
 
 #[derive(Clone, Copy)]
@@ -192,7 +207,7 @@ impl Out {
     /// # Safety
     /// Row `row` must exist in all that `self` points to.
     #[inline(always)]
-    unsafe fn from_row(self, row: usize) -> Self {
+    unsafe fn at_row(self, row: usize) -> Self {
         // SAFETY: promised by the caller.
         unsafe {
             let then = match self.then {
@@ -203,6 +218,21 @@ impl Out {
             Self { start: self.start.add(row * self.stride), then, ..self }
         }
     }
+
+    /// # Safety
+    /// Vector `vector` must exist in all that `self` points to.
+    #[inline(always)]
+    unsafe fn at_vector(self, vector: usize) -> Self {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let then = match self.then {
+                Then::AddTo { before, stride } => Then::AddTo { before: before.add(vector * LANES), stride },
+                then => then,
+            };
+            let bias = if self.bias.is_null() { self.bias } else { self.bias.add(vector * LANES) };
+            Self { start: self.start.add(vector * LANES), then, bias, ..self }
+        }
+    }
 }
 
 /// `M` rows by `G` vectors. Row `r` of `a` begins at `a[r * ROW_PAIRS]`.
@@ -210,32 +240,39 @@ impl Out {
 /// # Safety
 /// All rows and columns named must be readable, and `out` writable and not otherwise in use.
 #[inline(always)]
-unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(s: S, a: *const K::A, columns: Columns<'_, G>, out: Out) {
+unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(
+    s: S,
+    a: *const K::A,
+    columns: Columns,
+    segments: &[[Piece; G]],
+    out: Out,
+) {
     let mut sums = [[s.splat(0.0); G]; M];
     let mut a = a;
     let odd = columns.stride / 2;
-    // More rows than this are bound by the products, not by reading columns.
-    let prefetch = M <= 8 && columns.prefetch;
     // SAFETY: all addresses lie within what the caller promises.
     unsafe {
-        for segment in columns.segments {
-            let mut at = *segment;
+        for segment in segments {
+            let mut segment = *segment;
             for k in 0..columns.pairs {
-                let b: [K::B<S>; G] = std::array::from_fn(
-                    #[inline(always)]
-                    |g| K::load(s, at[g], odd),
-                );
+                // No closure here: it would be compiled without this instruction set.
+                let mut b = [K::load(s, segment[0].start, odd); G];
+                for g in 1..G {
+                    b[g] = K::load(s, segment[g].start, odd);
+                }
                 for (m, sums) in sums.iter_mut().enumerate() {
                     let a = *a.add(m * ROW_PAIRS + k);
                     for g in 0..G {
                         sums[g] = K::mul_add(s, sums[g], a, b[g]);
                     }
                 }
-                for at in &mut at {
-                    if prefetch {
-                        s.prefetch(at.wrapping_add(PREFETCH));
+                for piece in &mut segment {
+                    piece.start = piece.start.wrapping_add(columns.stride);
+                    // More rows than this are bound by the products, not by reading columns.
+                    if M <= 8 {
+                        s.prefetch(piece.ahead);
+                        piece.ahead = piece.ahead.wrapping_add(columns.ahead_stride);
                     }
-                    *at = at.add(columns.stride);
                 }
             }
             a = a.add(columns.pairs);
@@ -262,24 +299,64 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(s: S, a: *const
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd, K: Kind, const G: usize>(s: S, a: *const K::A, rows: usize, columns: Columns<'_, G>, out: Out) {
+unsafe fn tiles<S: Simd, K: Kind, const G: usize>(s: S, a: *const K::A, rows: usize, columns: Columns, segments: &[[Piece; G]], out: Out) {
     let most = S::TILE_ROWS[G - 1];
     let tiles = rows.div_ceil(most);
     for i in 0..tiles {
         let (start, end) = (i * rows / tiles, (i + 1) * rows / tiles);
-        macro_rules! tiles {
+        macro_rules! tile_of {
             ($($m:literal)*) => {
                 // SAFETY: promised by the caller.
                 unsafe {
                     let a = a.add(start * ROW_PAIRS);
-                    let out = out.from_row(start);
+                    let out = out.at_row(start);
                     match end - start {
-                        $($m if const { $m <= S::TILE_ROWS[G - 1] } => tile::<S, K, $m, G>(s, a, columns, out),)*
+                        $($m if const { $m <= S::TILE_ROWS[G - 1] } => tile::<S, K, $m, G>(s, a, columns, segments, out),)*
                         rows => unreachable!("{rows} rows in a tile"),
                     }
                 }
             };
         }
-        tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
+        tile_of!(1 2 3 4 5 6 7 8 9 10 11 12);
+    }
+}
+
+/// `rows` rows of packed multiplicands times `columns`, of which `piece(vector, segment)` tells the pieces.
+///
+/// # Safety
+/// `rows` rows of `a`, [`ROW_PAIRS`] apart, and all pieces of the columns must be readable; `out` must have a place for every row and
+/// column that is not otherwise in use.
+#[inline(always)]
+pub(super) unsafe fn product<S: Simd, K: Kind>(
+    s: S,
+    a: *const K::A,
+    rows: usize,
+    columns: Columns,
+    piece: impl Fn(usize, usize) -> Piece,
+    out: Out,
+) {
+    // Two vectors at once where the registers then still hold enough rows.
+    let two_fit = S::TILE_ROWS[1] >= S::TILE_ROWS[0].min(rows);
+    let mut vector = 0;
+    while vector < columns.vectors {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let out = out.at_vector(vector);
+            if two_fit && vector + 1 < columns.vectors {
+                let mut segments = [[Piece::NONE; 2]; SEGMENTS];
+                for (i, segment) in segments[..columns.segments].iter_mut().enumerate() {
+                    *segment = [piece(vector, i), piece(vector + 1, i)];
+                }
+                tiles::<S, K, 2>(s, a, rows, columns, &segments[..columns.segments], out);
+                vector += 2;
+            } else {
+                let mut segments = [[Piece::NONE; 1]; SEGMENTS];
+                for (i, segment) in segments[..columns.segments].iter_mut().enumerate() {
+                    *segment = [piece(vector, i)];
+                }
+                tiles::<S, K, 1>(s, a, rows, columns, &segments[..columns.segments], out);
+                vector += 1;
+            }
+        }
     }
 }

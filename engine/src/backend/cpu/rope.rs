@@ -67,9 +67,9 @@ pub(super) fn rope_and_write_kv(
     layer: usize,
 ) {
     let (rows, cols) = (qkv.rows(), qkv.cols());
-    debug_assert_eq!(rows, batch.ragged.num_tokens(), "rows of qkv");
-    debug_assert_eq!(cols, (attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim, "columns of qkv");
-    debug_assert_eq!(rope.inv_freq.as_slice().len() * 2, rope.rotary_dim, "rotary frequencies");
+    assert_eq!(rows, batch.ragged.num_tokens(), "rows of qkv");
+    assert_eq!(cols, (attention.num_heads + 2 * attention.num_kv_heads) * attention.head_dim, "columns of qkv");
+    assert_eq!(rope.inv_freq.as_slice().len() * 2, rope.rotary_dim, "rotary frequencies");
     let angles = &batch.angles(rope).values;
     let qkv = Shared::new(qkv.as_mut_slice());
     let (norms, kv) = (norms.as_ref(), &*kv);

@@ -104,7 +104,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn from_bits(self, x: Self::I) -> Self::F {
+    fn float(self, x: Self::I) -> Self::F {
         both!(I => _mm256_castsi256_ps(x[I]))
     }
 

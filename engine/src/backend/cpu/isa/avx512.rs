@@ -110,7 +110,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
-    fn from_bits(self, x: __m512i) -> __m512 {
+    fn float(self, x: __m512i) -> __m512 {
         op!(_mm512_castsi512_ps(x))
     }
 

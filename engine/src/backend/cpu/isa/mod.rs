@@ -54,7 +54,7 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// As [`Simd::load`].
     unsafe fn load_bits(self, p: *const u32) -> Self::I;
-    fn from_bits(self, x: Self::I) -> Self::F;
+    fn float(self, x: Self::I) -> Self::F;
     fn bits(self, x: Self::F) -> Self::I;
     fn and(self, x: Self::I, mask: u32) -> Self::I;
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
@@ -108,8 +108,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
 /// [`Simd::dot_bf16`] where it is no instruction.
 #[inline(always)]
 fn dot_bf16_as_f32<S: Simd>(s: S, acc: S::F, a: u32, b: S::I) -> S::F {
-    let acc = s.fma(s.splat(f32::from_bits(a & 0xffff_0000)), s.from_bits(s.and(b, 0xffff_0000)), acc);
-    s.fma(s.splat(f32::from_bits(a << 16)), s.from_bits(s.shl::<16>(b)), acc)
+    let acc = s.fma(s.splat(f32::from_bits(a & 0xffff_0000)), s.float(s.and(b, 0xffff_0000)), acc);
+    s.fma(s.splat(f32::from_bits(a << 16)), s.float(s.shl::<16>(b)), acc)
 }
 
 /// A computation over one instruction set. `run` must be `#[inline(always)]`, and so must be all that it calls with vectors.

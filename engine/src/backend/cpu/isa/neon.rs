@@ -96,7 +96,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn from_bits(self, x: Self::I) -> Self::F {
+    fn float(self, x: Self::I) -> Self::F {
         quarters!(i => vreinterpretq_f32_u32(x[i]))
     }
 

@@ -72,7 +72,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn from_bits(self, x: Self::I) -> Self::F {
+    fn float(self, x: Self::I) -> Self::F {
         x.map(f32::from_bits)
     }
 

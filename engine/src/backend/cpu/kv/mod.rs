@@ -4,6 +4,8 @@
 //! head's dimensions, its values rows of a product over positions; pairs of dimensions (keys) or of positions (values)
 //! are interleaved for bf16. Heads are padded to a multiple of 16 dimensions with zeros.
 
+mod view;
+
 use super::{
     config::KvType,
     isa::LANES,
@@ -11,6 +13,8 @@ use super::{
     product::{BLOCK, Pair, bf16_bits},
 };
 use crate::backend::{BackendError, KvLayout};
+
+pub(super) use view::HeadView;
 
 /// Positions in a group: one vector of keys.
 pub(super) const GROUP: usize = LANES;
@@ -30,17 +34,20 @@ impl KvShape {
         self.layout.head_dim.next_multiple_of(LANES)
     }
 
+    fn element_bytes(&self) -> usize {
+        match self.dtype {
+            KvType::F32 => 4,
+            KvType::BF16 => 2,
+        }
+    }
+
     fn groups_per_block(&self) -> usize {
         self.layout.block_size.div_ceil(GROUP)
     }
 
     /// Bytes of the keys, or of the values, of a group.
     pub(super) fn group_bytes(&self) -> usize {
-        let element = match self.dtype {
-            KvType::F32 => 4,
-            KvType::BF16 => 2,
-        };
-        GROUP * self.padded_dim() * element
+        GROUP * self.padded_dim() * self.element_bytes()
     }
 
     /// Bytes from one pair of dimensions to the next within a group's keys.
@@ -117,7 +124,7 @@ impl CpuKvCache {
     pub(super) unsafe fn write(&self, layer: usize, slot: usize, head: usize, key: &[f32], value: &[f32]) {
         let shape = &self.shape;
         let (block, offset) = (slot / shape.layout.block_size, slot % shape.layout.block_size);
-        debug_assert!(layer < shape.layout.num_layers && block < shape.layout.num_blocks && head < shape.layout.num_kv_heads);
+        assert!(layer < shape.layout.num_layers && block < shape.layout.num_blocks && head < shape.layout.num_kv_heads);
         let lane = offset % GROUP;
         // SAFETY: the group lies within the memory, and this lane of it is the caller's; elements are aligned to their size.
         unsafe {
@@ -146,83 +153,6 @@ impl CpuKvCache {
                     }
                 }
             }
-        }
-    }
-
-    /// Keys and values of the 16 positions from `position` on, of which those in `first..end` are to be seen. What is not to be seen
-    /// has arbitrary keys but values of zero, as a product with weight zero would not silence a NaN.
-    ///
-    /// Points into the cache where that holds 16 positions in a row, all to be seen; else into `copy`, [`KvShape::group_bytes`] twice.
-    #[inline(always)]
-    pub(super) fn group(
-        &self,
-        layer: usize,
-        head: usize,
-        table: &[u32],
-        position: usize,
-        first: usize,
-        end: usize,
-        copy: &mut [u8],
-    ) -> [*const u8; 2] {
-        let (shape, block_size) = (&self.shape, self.shape.layout.block_size);
-        let bytes = shape.group_bytes();
-        let memory = |position: usize| {
-            let offset = shape.group_offset(layer, table[position / block_size] as usize, head, position % block_size / GROUP);
-            debug_assert!(offset + 2 * bytes <= self.memory.len());
-            // SAFETY: the offset lies within the memory.
-            unsafe { self.memory.as_ptr().add(offset) }
-        };
-        if block_size.is_multiple_of(GROUP) {
-            let keys = memory(position);
-            // SAFETY: values follow the keys.
-            let values = unsafe { keys.add(bytes) };
-            if first <= position && position + GROUP <= end {
-                return [keys, values];
-            }
-            let copy = &mut copy[..bytes];
-            // SAFETY: `bytes` of initialised memory that nobody writes during attention.
-            copy.copy_from_slice(unsafe { std::slice::from_raw_parts(values, bytes) });
-            for lane in (0..GROUP).filter(|lane| !(first..end).contains(&(position + lane))) {
-                self.clear_value(lane, copy);
-            }
-            return [keys, copy.as_ptr()];
-        }
-        let (copy_keys, copy_values) = copy[..2 * bytes].split_at_mut(bytes);
-        copy_values.fill(0);
-        for position in position.max(first)..(position + GROUP).min(end) {
-            let (from, to) = (position % block_size % GROUP, position % GROUP);
-            // SAFETY: a group's keys and values, which nobody writes during attention.
-            let group = unsafe { std::slice::from_raw_parts(memory(position), 2 * bytes) };
-            let size = match shape.dtype {
-                KvType::F32 => 4,
-                KvType::BF16 => 2,
-            };
-            for dim in 0..shape.padded_dim() {
-                let (f, t) = (shape.key_offset(from, dim), shape.key_offset(to, dim));
-                copy_keys[t..t + size].copy_from_slice(&group[f..f + size]);
-                let (f, t) = (shape.value_offset(from, dim), shape.value_offset(to, dim));
-                copy_values[t..t + size].copy_from_slice(&group[bytes + f..bytes + f + size]);
-            }
-        }
-        [copy_keys.as_ptr(), copy_values.as_ptr()]
-    }
-
-    /// Where the keys of the 16 positions from `position` on are likely to be read from.
-    #[inline(always)]
-    pub(super) fn keys_hint(&self, layer: usize, head: usize, table: &[u32], position: usize) -> *const u8 {
-        let (shape, block_size) = (&self.shape, self.shape.layout.block_size);
-        let offset = shape.group_offset(layer, table[position / block_size] as usize, head, position % block_size / GROUP);
-        self.memory.as_ptr().wrapping_add(offset)
-    }
-
-    fn clear_value(&self, lane: usize, values: &mut [u8]) {
-        let size = match self.shape.dtype {
-            KvType::F32 => 4,
-            KvType::BF16 => 2,
-        };
-        for dim in 0..self.shape.padded_dim() {
-            let at = self.shape.value_offset(lane, dim);
-            values[at..at + size].fill(0);
         }
     }
 
