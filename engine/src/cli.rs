@@ -69,12 +69,16 @@ pub struct ServeArgs {
     /// Names that requests may use; the first is reported [default: MODEL as given]
     #[arg(long, num_args = 1.., value_name = "NAME")]
     pub served_model_name: Vec<String>,
+    /// Address to listen on; 0.0.0.0 takes all interfaces
     #[arg(long, default_value = "127.0.0.1")]
     pub host: IpAddr,
+    /// Port to listen on; 0 takes any free one, which the first line of the output names
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
+    /// Type of products, activations and the KV cache
     #[arg(long, value_enum, default_value_t)]
     pub dtype: DTypeArg,
+    /// Where the model runs
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,
     /// Context length, such as 4096 or 4k [default: the model's]
@@ -101,6 +105,7 @@ pub struct ServeArgs {
     /// Seed for requests that bring none
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Most log-probabilities that a request may ask for at each position
     #[arg(long, default_value_t = 20)]
     pub max_logprobs: u32,
     /// Chat template: a file, or the template itself [default: the model's]
