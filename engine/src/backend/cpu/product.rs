@@ -268,11 +268,8 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(
                 }
                 for piece in &mut segment {
                     piece.start = piece.start.wrapping_add(columns.stride);
-                    // More rows than this are bound by the products, not by reading columns.
-                    if M <= 8 {
-                        s.prefetch(piece.ahead);
-                        piece.ahead = piece.ahead.wrapping_add(columns.ahead_stride);
-                    }
+                    s.prefetch(piece.ahead);
+                    piece.ahead = piece.ahead.wrapping_add(columns.ahead_stride);
                 }
             }
             a = a.add(columns.pairs);
