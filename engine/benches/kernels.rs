@@ -2,6 +2,10 @@
 //!
 //! `GiB/s` of decode is to be held against the memory's bandwidth, `Gelem/s` (floating point operations) of prefill against the
 //! processor's peak. Weights are many times larger than the caches, as in a model.
+//!
+//! Floors of a step: decode reads all weights once (881 MB of layers, 311 MB of head) and 114,688 bytes of keys and values per token of
+//! context, divided by the memory's bandwidth; prefill computes 881 MFLOP per token in the layers, and 229,376 per pair of token and
+//! position in attention, divided by the peak (cores x clock x 2 x 64 with AVX-512 BF16 on Zen 5).
 
 use std::{hint::black_box, time::Duration};
 
