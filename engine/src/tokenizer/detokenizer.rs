@@ -73,7 +73,7 @@ fn take_decided(pending: &mut Vec<u8>) -> Option<String> {
     let undecided = pending.utf8_chunks().last().map_or(0, |chunk| {
         let broken = chunk.invalid();
         // An incomplete sequence at the very end is not an error yet.
-        if str::from_utf8(broken).is_err_and(|e| e.error_len().is_none()) { broken.len() } else { 0 }
+        if is_cut_short(broken) { broken.len() } else { 0 }
     });
     let decided = pending.len() - undecided;
     let text = String::from_utf8_lossy(&pending[..decided]).into_owned();
@@ -81,11 +81,30 @@ fn take_decided(pending: &mut Vec<u8>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
+/// Whether bytes end inside a character.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
+}
+
+/// The bytes of the byte-fallback tokens (`<0xEF>`) at the end of `ids`; `None` where the last is another kind of token.
+fn trailing_bytes(ids: &[u32], tokenizer: &Tokenizer) -> Option<Vec<u8>> {
+    let byte = |&id: &u32| {
+        let token = tokenizer.id_to_token(id)?;
+        u8::from_str_radix(token.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
+    };
+    let mut bytes: Vec<u8> = ids.iter().rev().map_while(byte).collect();
+    bytes.reverse();
+    (!bytes.is_empty()).then_some(bytes)
+}
+
 impl Window {
     fn push(&mut self, id: u32, tokenizer: &Tokenizer) -> Option<String> {
         self.ids.push(id);
         let text = tokenizer.decode(&self.ids, false).unwrap_or_default();
-        let incomplete = text.ends_with(REPLACEMENT) && self.ids.len() - self.context < MAX_PENDING_TOKENS;
+        let pending = &self.ids[self.context..];
+        // U+FFFD may also be what the model says: bytes tell the two apart.
+        let broken = trailing_bytes(pending, tokenizer).map_or_else(|| text.ends_with(REPLACEMENT), |bytes| is_cut_short(&bytes));
+        let incomplete = broken && pending.len() < MAX_PENDING_TOKENS;
         if text.len() <= self.context_text.len() || incomplete {
             return None;
         }

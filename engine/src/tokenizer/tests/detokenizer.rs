@@ -57,6 +57,14 @@ proptest! {
 }
 
 #[test]
+fn a_replacement_character_that_the_model_says_is_a_character_like_others() {
+    let tokenizer = byte_fallback();
+    let ids: Vec<u32> = "\u{fffd}\u{fffd}\u{800}".bytes().map(|b| u32::from(b) + 3).collect();
+    let (pieces, rest) = streamed(&tokenizer, &ids, true);
+    assert_eq!((pieces, rest.as_str()), (vec!["\u{fffd}".to_owned(), "\u{fffd}".to_owned(), "\u{800}".to_owned()], ""));
+}
+
+#[test]
 fn a_character_cut_short_is_told_at_the_end() {
     let tokenizer = byte_fallback();
     let ids = [0xF0u32, 0x9F].map(|b| b + 3);
