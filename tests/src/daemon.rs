@@ -146,13 +146,14 @@ fn copy_lines(source: impl std::io::Read + Send + 'static, log: Arc<Mutex<String
     });
 }
 
-/// A binary of this workspace, built beside the running one.
+/// A binary of this workspace: beside the running one, beside the folder that a test runs in, or where `cargo build --release` puts it.
 ///
 /// # Errors
 /// When it has not been built.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
-    let found = exe.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
+    let folders = ["", "..", "../release"].map(|relative| exe.with_file_name(relative));
+    let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
     found.with_context(|| format!("{name} has not been built; run `cargo build --release` first"))
 }
 
