@@ -169,8 +169,8 @@ fn the_engine_paces_by_its_own_sockets_when_no_hint_server_runs() {
     }
     let _turn = TURN.lock();
     let bed = Testbed::start(&["--max-stream-rate", STREAM_RATE], None);
-    let far = Arc::new(Namespace::new().unwrap());
-    let slow = bed.stream(&far, 900);
+    let (near, far) = (Arc::new(Namespace::new().unwrap()), Arc::new(Namespace::new().unwrap()));
+    let (twin, slow) = (bed.stream(&near, 900), bed.stream(&far, 900));
     wait_until(Duration::from_secs(10), || slow.arrivals().len() > 50).expect("it streams");
     far.throttle(LINK, QUEUE).unwrap();
     // A chunk tells what was known when it was made: it arrives behind the seconds of output that the link had queued by then.
@@ -179,6 +179,7 @@ fn the_engine_paces_by_its_own_sockets_when_no_hint_server_runs() {
     far.free().unwrap();
     let rose = wait_until(Duration::from_secs(8), || slow.arrivals().last().is_some_and(|a| a.health > 0.9));
     assert!(rose.is_some(), "{:?}", slow.arrivals().last());
+    assert_eq!(slow.finish().unwrap(), twin.finish().unwrap(), "pacing changes when tokens come, not which");
 }
 
 #[test]

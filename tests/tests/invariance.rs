@@ -1,4 +1,5 @@
-//! Greedy output of the real engine does not depend on how it runs: alone or in company, in which chunks, on how many blocks, paced or not.
+//! Greedy output of the real engine does not depend on how it runs: alone or in company, in which chunks, on how many blocks, at which
+//! rate. That pacing by a real link changes nothing either is shown in `congestion.rs`.
 
 use std::thread;
 
