@@ -20,7 +20,7 @@ impl Pty {
     fn run(arguments: &str, columns: u16) -> Self {
         let client = env!("CARGO_BIN_EXE_tokenflow-client");
         let line = format!(
-            "stty rows 24 cols {columns}; '{client}' {arguments}; echo \"code=$? $(stty -a | grep -oE -- '-?(echo|icanon) ' | tr -d '\\n')done\""
+            "trap : INT; stty rows 24 cols {columns}; '{client}' {arguments}; echo \"code=$? $(stty -a | grep -oE -- '-?(echo|icanon) ' | tr -d '\\n')done\""
         );
         let mut child = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
