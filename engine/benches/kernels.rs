@@ -37,7 +37,7 @@ fn matrix(backend: &CpuBackend, inputs: usize, outputs: usize) -> CpuMatrix {
             (0x3c00 | (state >> 16) as u16 & 0x80ff).to_le_bytes()
         })
         .collect();
-    backend.matrix(&[TensorView { dtype: DType::BF16, shape: [outputs, inputs], bytes: &bytes }]).expect("valid")
+    backend.matrix(&[TensorView { dtype: DType::BF16, shape: [outputs, inputs], bytes: &bytes }.into()]).expect("valid")
 }
 
 fn activations(rows: usize, cols: usize) -> CpuBuffer {

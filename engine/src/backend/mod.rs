@@ -13,4 +13,4 @@ pub use attention::{AttentionConfig, KvLayout, QkNorm, RopeTable};
 pub use batch::RaggedBatch;
 pub use error::BackendError;
 pub use ops::Backend;
-pub use tensor::{DType, TensorView};
+pub use tensor::{BlockFormat, DType, MatrixView, TensorView};

@@ -1,7 +1,7 @@
 //! The trait that model code is written over.
 //! One call is one fused kernel of a GPU; all activations are `[rows, cols]`, one row per token of the ragged batch, row-major.
 
-use super::{AttentionConfig, BackendError, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView};
+use super::{AttentionConfig, BackendError, KvLayout, MatrixView, QkNorm, RaggedBatch, RopeTable, TensorView};
 use crate::{sampling::SampledToken, scheduler::SampleRequest};
 
 /// A device and its kernels. Model code is written once over this trait.
@@ -23,11 +23,12 @@ pub trait Backend: Send + Sync + 'static {
     /// "cpu" or "cuda", for messages.
     fn name(&self) -> &'static str;
 
-    /// Stacks `parts` by rows into one matrix (q, k and v; gate and up), so that one product computes all of them.
+    /// Stacks `parts` by rows into one matrix (q, k and v; gate and up), so that one product computes all of them. Parts may differ
+    /// in their encoding, and each keeps its own.
     ///
     /// # Errors
-    /// When the parts differ in columns, or their type cannot be used on this device.
-    fn matrix(&self, parts: &[TensorView<'_>]) -> Result<Self::Matrix, BackendError>;
+    /// When the parts differ in columns, are not what their shape says, or cannot be used on this device.
+    fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<Self::Matrix, BackendError>;
 
     /// # Errors
     /// When the type cannot be used on this device.

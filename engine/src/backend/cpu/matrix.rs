@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::{isa::LANES, memory::Region, pool::Pool};
-use crate::backend::{BackendError, DType, TensorView};
+use crate::backend::{BackendError, DType, MatrixView, TensorView};
 
 /// Output features in a panel: two vectors.
 pub(super) const PANEL: usize = 2 * LANES;
@@ -47,7 +47,7 @@ impl CpuMatrix {
 
     /// Bytes from one pair to the next.
     pub(super) fn pair_bytes(&self) -> usize {
-        2 * PANEL * size_of_element(self.dtype)
+        2 * PANEL * self.dtype.size()
     }
 
     fn panel_bytes(&self) -> usize {
@@ -60,15 +60,12 @@ impl CpuMatrix {
         &all[index * self.panel_bytes()..][..self.panel_bytes()]
     }
 
-    pub(super) fn pack(parts: &[TensorView<'_>], pool: &Pool) -> Result<Self, BackendError> {
+    pub(super) fn pack(parts: &[MatrixView<'_>], pool: &Pool) -> Result<Self, BackendError> {
+        let parts = &parts.iter().map(plain).collect::<Result<Vec<_>, _>>()?[..];
         let first = parts.first().ok_or_else(|| BackendError::Device("a matrix of no parts was asked for".into()))?;
         let in_features = first.shape[1];
         if let Some(part) = parts.iter().find(|p| p.shape[1] != in_features) {
             return Err(BackendError::Columns { expected: in_features, found: part.shape[1] });
-        }
-        if let Some(part) = parts.iter().find(|p| p.bytes.len() != p.shape[0] * p.shape[1] * size_of_element(p.dtype)) {
-            let [rows, cols] = part.shape;
-            return Err(BackendError::Device(format!("{} bytes are not a tensor of {rows} x {cols} {:?}", part.bytes.len(), part.dtype)));
         }
         let dtype = if parts.iter().all(|p| p.dtype == first.dtype) { first.dtype } else { DType::F32 };
         let out_features = parts.iter().map(|p| p.shape[0]).sum::<usize>();
@@ -113,10 +110,11 @@ impl CpuMatrix {
     }
 }
 
-pub(super) const fn size_of_element(dtype: DType) -> usize {
-    match dtype {
-        DType::F32 => 4,
-        DType::F16 | DType::BF16 => 2,
+fn plain<'a>(part: &MatrixView<'a>) -> Result<TensorView<'a>, BackendError> {
+    part.check().map_err(BackendError::Device)?;
+    match *part {
+        MatrixView::Plain(view) => Ok(view),
+        other => Err(BackendError::Device(format!("weights of {} cannot be used on the CPU", other.encoding()))),
     }
 }
 
@@ -140,13 +138,13 @@ struct Row<'a> {
 
 fn rows_of<'a>(view: &TensorView<'a>) -> impl Iterator<Item = Row<'a>> + use<'a> {
     let (dtype, bytes) = (view.dtype, view.bytes);
-    let row_bytes = view.shape[1] * size_of_element(dtype);
+    let row_bytes = view.shape[1] * dtype.size();
     (0..view.shape[0]).map(move |i| Row { dtype, bytes: &bytes[i * row_bytes..][..row_bytes] })
 }
 
 impl Row<'_> {
     fn values(&self) -> impl Iterator<Item = f32> + '_ {
-        let size = size_of_element(self.dtype);
+        let size = self.dtype.size();
         self.bytes.chunks_exact(size).map(move |b| match self.dtype {
             DType::F32 => f32::from_le_bytes([b[0], b[1], b[2], b[3]]),
             dtype => widen(dtype, [b[0], b[1]]),

@@ -33,7 +33,7 @@ use self::{
     pool::Pool,
     scratch::{PerThread, Scratch, Shared},
 };
-use super::{AttentionConfig, Backend, BackendError, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView};
+use super::{AttentionConfig, Backend, BackendError, KvLayout, MatrixView, QkNorm, RaggedBatch, RopeTable, TensorView};
 use crate::{
     sampling::{self, SampledToken},
     scheduler::SampleRequest,
@@ -87,7 +87,7 @@ impl Backend for CpuBackend {
         "cpu"
     }
 
-    fn matrix(&self, parts: &[TensorView<'_>]) -> Result<CpuMatrix, BackendError> {
+    fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<CpuMatrix, BackendError> {
         CpuMatrix::pack(parts, &self.cpu.pool)
     }
 

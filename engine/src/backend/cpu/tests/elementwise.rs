@@ -55,7 +55,7 @@ proptest! {
         let backend = backend(Isa::Portable, 2, ComputeType::F32, KvType::F32);
         let mut out = backend.buffer();
         let batch = backend.batch(RaggedBatch { tokens: tokens.clone(), ..RaggedBatch::default() });
-        backend.embed(&batch, &backend.matrix(&[table.view()]).expect("valid"), &mut out);
+        backend.embed(&batch, &backend.matrix(&[table.view().into()]).expect("valid"), &mut out);
         let values = table.values();
         let expected: Vec<f64> = tokens.iter().flat_map(|&t| values[t as usize * cols..][..cols].to_vec()).collect();
         prop_assert_eq!(f64s(out.as_slice()), expected);

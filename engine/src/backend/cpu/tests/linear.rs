@@ -38,7 +38,7 @@ impl Case {
 }
 
 fn run(backend: &CpuBackend, case: &Case, data: &Data, rows: std::ops::Range<usize>) -> CpuBuffer {
-    let views: Vec<_> = data.parts.iter().map(Tensor::view).collect();
+    let views: Vec<_> = data.parts.iter().map(|p| p.view().into()).collect();
     let weight = backend.matrix(&views).expect("valid");
     let bias = data.bias.as_ref().map(|b| backend.vector_f32(b));
     let x = CpuBuffer::from_vec(rows.len(), case.inputs, data.x[rows.start * case.inputs..rows.end * case.inputs].to_vec());
@@ -92,7 +92,7 @@ fn parts_of_different_types_are_one_matrix() {
     let mut random = Random(3);
     let parts = [Tensor::random(&mut random, DType::BF16, [5, 9]), Tensor::random(&mut random, DType::F32, [40, 9])];
     let backend = backend(Isa::Portable, 1, ComputeType::F32, KvType::F32);
-    let matrix = backend.matrix(&[parts[0].view(), parts[1].view()]).expect("valid");
+    let matrix = backend.matrix(&[parts[0].view().into(), parts[1].view().into()]).expect("valid");
     assert_eq!((matrix.out_features(), matrix.in_features()), (45, 9));
     let x = CpuBuffer::from_vec(1, 9, vec![1.0; 9]);
     let mut out = backend.buffer();
@@ -106,7 +106,7 @@ fn parts_of_different_types_are_one_matrix() {
 #[test]
 fn no_rows_give_no_rows() {
     let backend = backend(Isa::Portable, 2, ComputeType::F32, KvType::F32);
-    let matrix = backend.matrix(&[Tensor::random(&mut Random(4), DType::BF16, [8, 8]).view()]).expect("valid");
+    let matrix = backend.matrix(&[Tensor::random(&mut Random(4), DType::BF16, [8, 8]).view().into()]).expect("valid");
     let mut out = CpuBuffer::from_vec(1, 1, vec![0.0]);
     backend.linear(&CpuBuffer::from_vec(0, 8, vec![]), &matrix, None, &mut out);
     assert_eq!((out.rows(), out.cols()), (0, 8));

@@ -85,7 +85,8 @@ fn bad_tensors_are_refused() {
     let backend = CpuBackend::new(CpuConfig { threads: 1, ..CpuConfig::default() }).expect("portable at least");
     let mut random = Random(1);
     let (a, b) = (Tensor::random(&mut random, DType::F32, [2, 3]), Tensor::random(&mut random, DType::F32, [2, 4]));
-    let refused = |parts: &[TensorView<'_>]| backend.matrix(parts).err().expect("refused").to_string();
+    let refused =
+        |parts: &[TensorView<'_>]| backend.matrix(&parts.iter().map(|&p| p.into()).collect::<Vec<_>>()).err().expect("refused").to_string();
     assert_eq!(refused(&[a.view(), b.view()]), "tensor parts have 4 columns where 3 were expected");
     assert!(refused(&[TensorView { shape: [2, 4], ..a.view() }]).contains("24 bytes"));
     assert!(refused(&[]).contains("no parts"));
