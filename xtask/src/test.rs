@@ -37,7 +37,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
 
     build::binaries()?;
     let mut tests = cargo();
-    tests.args(["test", "--release", "--workspace"]).args(&args.arguments);
+    tests.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(&args.arguments);
     if let Ok(folder) = &python {
         tests.env(python::ENVIRONMENT, folder);
     }
