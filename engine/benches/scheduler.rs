@@ -52,13 +52,25 @@ fn decoding(pacing: Pacing) -> Scheduler {
         max_model_len: 1 << 20,
         pacing: Pacing::Off,
         max_waiting: None,
-        stream_rate_cap: None,
+        ..SchedulerConfig::default()
     });
     for id in 0..SEQUENCES {
         let prompt = vec![id as u32; CONTEXT];
         let (stop_token_ids, sampling) = (vec![0], SamplingParams::greedy());
         let id = SequenceId(id);
-        let new = NewSequence { id, prompt, max_tokens: 1 << 16, stop_token_ids, sampling, streamed: true, arrival: Duration::ZERO };
+        let new = NewSequence {
+            id,
+            prompt,
+            max_tokens: 1 << 16,
+            stop_token_ids,
+            sampling,
+            streamed: true,
+            arrival: Duration::ZERO,
+            priority: 0,
+            cache_salt: None,
+            fork_of: None,
+            deadline: None,
+        };
         scheduler.add(new).expect("the pool holds all");
     }
     while scheduler.stats().decode_tokens < SEQUENCES as usize {

@@ -61,6 +61,7 @@ fn main() -> anyhow::Result<()> {
         start,
         block_table: (0..blocks_each).map(|b| BlockId((s * blocks_each + b) as u32)).collect(),
         sample: Some(SampleRequest { params: SamplingParams::greedy(), output_position: 0 }),
+        num_draft_tokens: 0,
     };
     for batch in arguments.batch {
         for _ in 0..arguments.rounds {
@@ -90,7 +91,7 @@ fn main() -> anyhow::Result<()> {
 
 fn timed(executor: &mut dyn Executor, sequences: Vec<ScheduledSequence>) -> anyhow::Result<f64> {
     let started = Instant::now();
-    executor.execute(&StepPlan { step: 0, sequences })?;
+    executor.execute(&StepPlan { sequences, ..StepPlan::default() })?;
     Ok(started.elapsed().as_secs_f64())
 }
 

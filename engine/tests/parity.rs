@@ -116,9 +116,10 @@ fn drive(executor: &mut dyn Executor, cases: &[Case], cut: Cut, teacher: bool) -
                 start: s.num_computed_tokens,
                 block_table: s.block_table.clone(),
                 sample: (end == s.tokens.len()).then(|| SampleRequest { params: params.clone(), output_position: s.sampled.len() }),
+                num_draft_tokens: 0,
             }
         };
-        let plan = StepPlan { step, sequences: scheduled.iter().map(share).collect() };
+        let plan = StepPlan { step, sequences: scheduled.iter().map(share).collect(), ..StepPlan::default() };
         let output = executor.execute(&plan).unwrap();
         step += 1;
         for s in &plan.sequences {
@@ -206,8 +207,9 @@ fn pipeline_stages_compose() {
             start: 0,
             block_table: (0..3).map(BlockId).collect(),
             sample: Some(request.clone()),
+            num_draft_tokens: 0,
         };
-        let batch = backend.batch(RaggedBatch::new(&StepPlan { step: 0, sequences: vec![sequence] }, 16));
+        let batch = backend.batch(RaggedBatch::new(&StepPlan { sequences: vec![sequence], ..StepPlan::default() }, 16));
         let (mut hidden, mut logits) = (Hidden::new(&backend), backend.buffer());
         for layers in [0..1, 1..config.num_layers] {
             let mut stage = model::load(&config, Loader::new(&checkpoint), &backend, layers).unwrap();

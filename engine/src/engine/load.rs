@@ -112,6 +112,7 @@ impl LoadedModel {
             pacing: config.pacing,
             max_waiting: None,
             stream_rate_cap: config.max_stream_rate,
+            ..SchedulerConfig::default()
         };
         tracing::info!(
             architecture = model_config.architecture,

@@ -27,7 +27,7 @@ pub use request::{EngineError, GenerateRequest, Generation, LinkState, StepToken
 use crate::{
     config::EngineInfo,
     executor::Executor,
-    health::Links,
+    health::{Links, StreamMeter},
     metrics::EngineMetrics,
     scheduler::{FinishReason, NewSequence, Scheduler, SequenceId},
 };
@@ -132,12 +132,33 @@ impl Engine {
             sampling: request.sampling,
             streamed: request.stream.is_some(),
             arrival,
+            priority: request.priority,
+            cache_salt: request.cache_salt,
+            fork_of: None,
+            deadline: request.timeout.map(|timeout| arrival + timeout),
         };
         self.commands
             .0
             .send(Command::Submit(Box::new(sequence), Box::new(live)))
             .map_err(|_| EngineError::Stopped(LOOP_ENDED.to_owned()))?;
         Ok(Generation::new(id, tokens, request.stream, self.commands.clone()))
+    }
+
+    /// Queues one request as many times as there are seeds: one prompt, each generation with its own random numbers. Where it is streamed,
+    /// each has a meter of its own on the same connection ([`Generation::meter`]); the first has the request's.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`]: then none is queued.
+    pub fn submit_group(&self, request: GenerateRequest, seeds: &[u64]) -> Result<Vec<Generation>, EngineError> {
+        let one = |(i, &seed): (usize, &u64)| {
+            let mut request = request.clone();
+            request.sampling.seed = seed;
+            if i > 0 {
+                request.stream = request.stream.map(|meter| Arc::new(StreamMeter::new(meter.connection().clone())));
+            }
+            self.submit(request)
+        };
+        seeds.iter().enumerate().map(one).collect()
     }
 
     /// From now on new requests are refused; those accepted go on.

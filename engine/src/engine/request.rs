@@ -1,6 +1,7 @@
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -24,6 +25,29 @@ pub struct GenerateRequest {
     pub sampling: SamplingParams,
     /// Counts what the client has not received yet; `None` for work that is not streamed, which is never paced.
     pub stream: Option<Arc<StreamMeter>>,
+    /// Under `--scheduling-policy priority`, the lowest goes first.
+    pub priority: i64,
+    /// Only requests with the same salt share cached prefixes, so that nobody learns from timing what others asked.
+    pub cache_salt: Option<Arc<str>>,
+    /// The request ends with an error when it takes longer than this.
+    pub timeout: Option<Duration>,
+}
+
+impl GenerateRequest {
+    /// A request that is not streamed, ends where the model ends it and has all else at its default.
+    pub fn new(prompt: Vec<u32>, max_tokens: usize, sampling: SamplingParams) -> Self {
+        Self {
+            prompt,
+            max_tokens,
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            sampling,
+            stream: None,
+            priority: 0,
+            cache_salt: None,
+            timeout: None,
+        }
+    }
 }
 
 /// What the engine knows of the link that carries a stream, at the moment a token was made.
@@ -44,6 +68,8 @@ pub struct StepToken {
     /// Set with the last token; when it is `Stop`, the token itself is a stop token and not part of the text.
     pub finish: Option<FinishReason>,
     pub link: LinkState,
+    /// Set with the first token: how many of the prompt's tokens were found in the prefix cache.
+    pub cached_tokens: Option<usize>,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,6 +111,11 @@ impl Generation {
 
     pub fn id(&self) -> SequenceId {
         self.id
+    }
+
+    /// What counts its tokens until the client has them, where it is streamed.
+    pub fn meter(&self) -> Option<&Arc<StreamMeter>> {
+        self.meter.as_ref()
     }
 
     /// The next token; `None` after the one that carried a finish reason, and after an error.

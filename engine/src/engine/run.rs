@@ -214,7 +214,7 @@ impl Loop {
             meter.token_made();
         }
         // A receiver that is gone has sent a cancel.
-        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link }));
+        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link, cached_tokens: update.cached_tokens }));
         if let Some(reason) = update.finish {
             live.progress.preemptions = update.preemptions;
             self.close(update.id, reason);

@@ -51,7 +51,8 @@ mod tests {
             let block_table = table.iter().copied().map(BlockId).collect();
             limits.check(&StepPlan {
                 step: 0,
-                sequences: vec![ScheduledSequence { id: SequenceId(7), tokens, start, block_table, sample: None }],
+                sequences: vec![ScheduledSequence { id: SequenceId(7), tokens, start, block_table, sample: None, num_draft_tokens: 0 }],
+                ..StepPlan::default()
             })
         };
         assert_eq!(check(vec![1; 16], 16, &[3, 0]), Ok(()));

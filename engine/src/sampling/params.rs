@@ -21,6 +21,17 @@ impl SamplingParams {
     pub fn greedy() -> Self {
         Self { temperature: 0.0, top_p: 1.0, top_k: 0, min_p: 0.0, seed: 0, logprobs: None }
     }
+
+    /// Whether the choice is a function of earlier output tokens too, not of the logits and the position alone. Such requests are not
+    /// speculated on: a guess at one token would have to be taken in before the next could be judged.
+    pub fn depends_on_history(&self) -> bool {
+        false
+    }
+
+    /// Whether logits are wanted at positions of the prompt, so that all of it must be computed.
+    pub fn reads_prompt_logits(&self) -> bool {
+        false
+    }
 }
 
 /// One chosen token. Log-probabilities are of the raw logits (log-softmax before temperature and truncation), as vLLM reports them.

@@ -1,6 +1,7 @@
-use super::Pacing;
+use super::{NgramConfig, Pacing};
 
 /// The limits that the scheduler keeps. Names and meanings are vLLM's where it has them.
+/// Its default is what the command line's defaults come to, with room for 1,024 blocks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulerConfig {
     /// Tokens of all sequences in one step. At least `max_num_seqs`, or decodes take turns.
@@ -17,6 +18,42 @@ pub struct SchedulerConfig {
     pub max_waiting: Option<usize>,
     /// No stream gets more tokens per second than this (a reading-speed cap); `None` sets no cap.
     pub stream_rate_cap: Option<f64>,
+    /// Whether sequences find blocks that others, or they themselves before a preemption, have computed.
+    pub enable_prefix_caching: bool,
+    pub policy: SchedulingPolicy,
+    /// Most tokens that one prompt gets of a step while others wait for theirs; 0 sets no bound.
+    pub long_prefill_token_threshold: usize,
+    /// Guesses at tokens to come; `None` makes none.
+    pub speculative: Option<NgramConfig>,
+}
+
+/// Who goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SchedulingPolicy {
+    /// First come, first served.
+    #[default]
+    Fcfs,
+    /// By the requests' priority, the lowest number first, then by arrival.
+    Priority,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            max_num_batched_tokens: 2048,
+            max_num_seqs: 256,
+            block_size: 16,
+            num_blocks: 1024,
+            max_model_len: 1024 * 16,
+            pacing: Pacing::default(),
+            max_waiting: None,
+            stream_rate_cap: None,
+            enable_prefix_caching: true,
+            policy: SchedulingPolicy::default(),
+            long_prefill_token_threshold: 512,
+            speculative: None,
+        }
+    }
 }
 
 /// Why a sequence was not taken.

@@ -5,6 +5,7 @@
 
 mod config;
 mod network;
+mod ngram;
 pub mod pacing;
 mod plan;
 mod policy;
@@ -12,8 +13,9 @@ mod queues;
 mod running;
 mod sequence;
 
-pub use config::{AddError, SchedulerConfig, SchedulerStats};
+pub use config::{AddError, SchedulerConfig, SchedulerStats, SchedulingPolicy};
 pub use network::{Network, Pacing, StreamSignal};
-pub use plan::{SampleRequest, ScheduledSequence, StepOutput, StepPlan};
+pub use ngram::NgramConfig;
+pub use plan::{BlockCopy, SampleRequest, ScheduledSequence, StepOutput, StepPlan};
 pub use queues::Scheduler;
 pub use sequence::{FinishReason, NewSequence, SequenceId, SequenceUpdate};

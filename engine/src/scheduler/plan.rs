@@ -11,7 +11,16 @@ use crate::{
 pub struct StepPlan {
     /// Counts up from 0.
     pub step: u64,
+    /// Blocks to copy before the pass, one after the other: what a later one reads, an earlier one may have written.
+    pub copies: Vec<BlockCopy>,
     pub sequences: Vec<ScheduledSequence>,
+}
+
+/// Keys and values of all layers go from one block to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockCopy {
+    pub from: BlockId,
+    pub to: BlockId,
 }
 
 /// One sequence's share of a step.
@@ -24,19 +33,23 @@ pub struct ScheduledSequence {
     /// Blocks in order of position; covers at least `start + tokens.len()` positions. Position `p` is stored in slot
     /// `block_table[p / block_size] * block_size + p % block_size`.
     pub block_table: Vec<BlockId>,
-    /// Set when the last of `tokens` is the last known one, so that the next is to be sampled: a decode, or the last chunk of a prompt.
+    /// Set when all known tokens are computed with this step, so that the next is to be sampled: a decode, or the last chunk of a prompt.
     pub sample: Option<SampleRequest>,
+    /// How many of `tokens`, at the end, are guesses at tokens to come. With `sample` only: then not one row is sampled but the last
+    /// `num_draft_tokens + 1`, each at its own output position, and a guess holds as long as it is what the row before it sampled.
+    pub num_draft_tokens: usize,
 }
 
 /// What the sampler needs to know of one sequence.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRequest {
     pub params: SamplingParams,
-    /// Index of the token to be sampled among the sequence's output tokens; random numbers are a function of (seed, position).
+    /// Index of the token to be sampled among the sequence's output tokens (with drafts: of the first); random numbers are a function of
+    /// (seed, position).
     pub output_position: usize,
 }
 
-/// Tokens that a step sampled, in the order of the plan's sequences that asked for one.
+/// Tokens that a step sampled, in the order of the plan's sequences that asked for one; `num_draft_tokens + 1` for each of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepOutput {
     pub step: u64,

@@ -138,7 +138,8 @@ impl Scheduler {
 
     fn finish_plan(&mut self, budget: &Budget) -> Option<StepPlan> {
         let scheduled = self.running.iter().filter(|s| s.num_scheduled_tokens > 0);
-        let plan = StepPlan { step: self.next_step, sequences: scheduled.map(|s| s.scheduled(&self.pool)).collect() };
+        let plan =
+            StepPlan { step: self.next_step, sequences: scheduled.map(|s| s.scheduled(&self.pool)).collect(), ..StepPlan::default() };
         let decode_tokens = plan.sequences.iter().filter(|s| is_decode(s)).count();
         self.last.decode_tokens = decode_tokens;
         self.last.prefill_tokens = plan.num_tokens() - decode_tokens;

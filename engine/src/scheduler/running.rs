@@ -101,6 +101,7 @@ impl Sequence {
             start,
             block_table: self.block_table.blocks()[..pool.blocks_for(end)].to_vec(),
             sample,
+            num_draft_tokens: 0,
         }
     }
 
@@ -123,6 +124,7 @@ impl Sequence {
             id: self.id,
             token,
             finish,
+            cached_tokens: (self.num_output_tokens() == 1).then_some(0),
             queued: (self.num_output_tokens() == 1).then_some(waited),
             preemptions: self.preemptions,
             paced: std::mem::take(&mut self.pacing.sat_out),

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,14 @@ pub struct NewSequence {
     pub streamed: bool,
     /// When it arrived, on the engine's monotonic clock.
     pub arrival: Duration,
+    /// Under [`SchedulingPolicy::Priority`](super::SchedulingPolicy::Priority), the lowest goes first.
+    pub priority: i64,
+    /// Only sequences with the same salt share cached blocks.
+    pub cache_salt: Option<Arc<str>>,
+    /// The sequence with the same prompt that computes it for this one too.
+    pub fork_of: Option<SequenceId>,
+    /// When it ends if it has not by then, on the clock of `arrival`.
+    pub deadline: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +53,8 @@ pub struct SequenceUpdate {
     pub finish: Option<FinishReason>,
     /// Set with the first token: how long the request waited before it was first scheduled.
     pub queued: Option<Duration>,
+    /// Set with the first token: how many of the prompt's tokens were found in the prefix cache.
+    pub cached_tokens: Option<usize>,
     /// Number of times the sequence has been preempted so far.
     pub preemptions: u32,
     /// Whether pacing made the sequence sit steps out since its last token.

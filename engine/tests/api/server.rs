@@ -66,7 +66,7 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
         max_model_len: info.max_model_len,
         pacing: Pacing::PerConnection,
         max_waiting: None,
-        stream_rate_cap: None,
+        ..SchedulerConfig::default()
     });
     let metrics = Arc::new(EngineMetrics::new("q", &info));
     let seeds = Arc::default();

@@ -21,7 +21,7 @@ fn small_config() -> SchedulerConfig {
         max_model_len: 1000,
         pacing: Pacing::PerConnection,
         max_waiting: None,
-        stream_rate_cap: None,
+        ..SchedulerConfig::default()
     }
 }
 

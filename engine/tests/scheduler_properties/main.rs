@@ -44,7 +44,7 @@ prop_compose! {
     ) -> Scenario {
         let config = SchedulerConfig {
             max_num_batched_tokens, max_num_seqs, block_size, num_blocks: pool_tokens.div_ceil(block_size), max_model_len,
-            pacing, max_waiting: None, stream_rate_cap,
+            pacing, stream_rate_cap, ..SchedulerConfig::default()
         };
         Scenario { config, factor, requests }
     }

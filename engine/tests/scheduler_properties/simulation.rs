@@ -205,6 +205,10 @@ impl Scenario {
             sampling: SamplingParams::greedy(),
             streamed: request.streamed,
             arrival: Duration::from_millis(request.arrival_ms),
+            priority: 0,
+            cache_salt: None,
+            fork_of: None,
+            deadline: None,
         }
     }
 }

@@ -22,7 +22,7 @@ fn options(stop: &[&str], logprobs: Option<u32>) -> GenerationOptions {
 }
 
 fn step(id: u32, finish: Option<FinishReason>, link: LinkState) -> StepToken {
-    StepToken { token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() }, finish, link }
+    StepToken { token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() }, finish, link, cached_tokens: None }
 }
 
 const HEALTHY: LinkState = LinkState { health: 1.0, rate: 10.0, paced: false };

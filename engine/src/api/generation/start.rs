@@ -26,6 +26,9 @@ pub(in crate::api) fn start(
         ignore_eos: options.ignore_eos,
         sampling: SamplingParams { seed: options.seed.unwrap_or_else(|| state.draw_seed()), ..options.sampling.clone() },
         stream: meter.clone(),
+        priority: 0,
+        cache_salt: None,
+        timeout: None,
     })?;
     Ok(Output::new(generation, &state.tokenizer, options, meter, prompt_tokens, state.generating()))
 }

@@ -119,8 +119,8 @@ impl Case {
                 let end = (start + manner.chunk + i).min(rows.len());
                 if start < end && (plan.sequences.is_empty() || !manner.alone) {
                     let tokens = vec![0; end - start];
-                    let sequence =
-                        ScheduledSequence { id: SequenceId(i as u64), tokens, start, block_table: tables[i].clone(), sample: None };
+                    let (id, block_table) = (SequenceId(i as u64), tables[i].clone());
+                    let sequence = ScheduledSequence { id, tokens, start, block_table, sample: None, num_draft_tokens: 0 };
                     plan.sequences.push(sequence);
                 }
             }
