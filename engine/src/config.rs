@@ -15,6 +15,10 @@ const DEFAULT_HINT_URL: &str = "http://127.0.0.1:5000";
 /// The patched vLLM's name for the same setting.
 const HINT_URL_ALIAS: &str = "VLLM_HINT_SERVER_URL";
 
+/// What the model inside the binary is called.
+const DEMO_MODEL_NAME: &str = "tokenflow-demo";
+
+/// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
     /// A Hugging Face folder.
@@ -23,23 +27,43 @@ pub enum ModelSource {
     Demo,
 }
 
-/// Settings of the engine itself; nothing of HTTP.
+/// Settings of the engine itself; nothing of HTTP. [`EngineConfig::new`] and [`EngineConfig::demo`] have the defaults of `serve`,
+/// except that no hint server is followed.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
     pub model: ModelSource,
+    /// What metrics call the model.
+    pub model_name: String,
+    /// Type of products, activations and the KV cache.
     pub dtype: DTypeArg,
+    /// Context length in tokens; `None` for the model's.
     pub max_model_len: Option<usize>,
+    /// Most sequences in one step.
     pub max_num_seqs: usize,
+    /// Most tokens of all requests in one forward pass.
     pub max_num_batched_tokens: usize,
+    /// Tokens in a KV block.
     pub block_size: usize,
+    /// Number of KV blocks; `None` derives it from memory.
     pub num_blocks: Option<usize>,
+    /// Bytes for the KV cache; `None` for 4 GiB, or half of the free memory where that is less.
     pub kv_cache_memory_bytes: Option<usize>,
+    /// Worker threads of the CPU backend.
     pub threads: usize,
+    /// Fixes the sequence of seeds for requests that bring none.
     pub seed: u64,
+    /// Most log-probabilities that a request may ask for at each position.
     pub max_logprobs: u32,
+    /// What the health of the clients' links does to the step budget.
     pub pacing: Pacing,
+    /// Most tokens per second of any one stream.
     pub max_stream_rate: Option<f64>,
+    /// The hint server to follow, which takes a tokio runtime.
     pub hint_url: HintUrl,
+    /// Instead of the model's: a file, or the template itself.
+    pub chat_template: Option<String>,
+    /// Whether sampling defaults come from the model's `generation_config.json`.
+    pub use_generation_config: bool,
 }
 
 /// Settings of the HTTP server.
@@ -49,8 +73,6 @@ pub struct ServerConfig {
     pub served_model_names: Vec<String>,
     /// Where the model came from, for `/v1/models`.
     pub model_root: String,
-    pub chat_template: Option<String>,
-    pub use_generation_config: bool,
     pub shutdown_timeout: Duration,
 }
 
@@ -80,10 +102,46 @@ pub enum ConfigError {
     GenerationConfig(String),
 }
 
+impl Default for EngineConfig {
+    /// The demo model, which is inside the binary.
+    fn default() -> Self {
+        Self {
+            model: ModelSource::Demo,
+            model_name: DEMO_MODEL_NAME.to_owned(),
+            dtype: DTypeArg::Auto,
+            max_model_len: None,
+            max_num_seqs: 256,
+            max_num_batched_tokens: 2048,
+            block_size: 16,
+            num_blocks: None,
+            kv_cache_memory_bytes: None,
+            threads: available_threads(),
+            seed: 0,
+            max_logprobs: 20,
+            pacing: Pacing::PerConnection,
+            max_stream_rate: None,
+            hint_url: HintUrl::None,
+            chat_template: None,
+            use_generation_config: true,
+        }
+    }
+}
+
 impl EngineConfig {
+    /// For the model in a Hugging Face folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        let folder = folder.into();
+        Self { model_name: folder.display().to_string(), model: ModelSource::Folder(folder), ..Self::default() }
+    }
+
+    /// For the model inside the binary.
+    pub fn demo() -> Self {
+        Self::default()
+    }
+
     /// # Errors
     /// When a flag's value has no meaning here; the message names the flag.
-    pub fn new(args: &ServeArgs) -> Result<Self, ConfigError> {
+    pub fn from_args(args: &ServeArgs) -> Result<Self, ConfigError> {
         let model = match args.model_positional.as_ref().or(args.model.as_ref()) {
             None => ModelSource::Demo,
             Some(path) if path.is_dir() => ModelSource::Folder(path.clone()),
@@ -91,6 +149,7 @@ impl EngineConfig {
         };
         let hint_url = args.hint_url.clone().or_else(|| std::env::var(HINT_URL_ALIAS).ok()).unwrap_or_else(|| DEFAULT_HINT_URL.to_owned());
         Ok(Self {
+            model_name: served_model_names(args, &model).swap_remove(0),
             model,
             dtype: args.dtype,
             max_model_len: args.max_model_len,
@@ -99,40 +158,46 @@ impl EngineConfig {
             block_size: args.block_size,
             num_blocks: args.num_gpu_blocks_override,
             kv_cache_memory_bytes: args.kv_cache_memory_bytes,
-            threads: args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into)),
+            threads: args.threads.unwrap_or_else(available_threads),
             seed: args.seed,
             max_logprobs: args.max_logprobs,
             pacing: args.pacing.into(),
             max_stream_rate: args.max_stream_rate,
             hint_url: hint_url.parse().map_err(|e| ConfigError::HintUrl(format!("{e}")))?,
+            chat_template: args.chat_template.clone(),
+            use_generation_config: match args.generation_config.as_str() {
+                "auto" => true,
+                "vllm" => false,
+                other => return Err(ConfigError::GenerationConfig(other.to_owned())),
+            },
         })
     }
 }
 
 impl ServerConfig {
-    /// # Errors
-    /// When a flag's value has no meaning here; the message names the flag.
-    pub fn new(args: &ServeArgs, model: &ModelSource) -> Result<Self, ConfigError> {
-        let use_generation_config = match args.generation_config.as_str() {
-            "auto" => true,
-            "vllm" => false,
-            other => return Err(ConfigError::GenerationConfig(other.to_owned())),
-        };
-        let served_model_names = match (args.served_model_name.as_slice(), model) {
-            ([], ModelSource::Demo) => vec!["tokenflow-demo".to_owned()],
-            ([], ModelSource::Folder(path)) => vec![path.to_string_lossy().into_owned()],
-            (names, _) => names.to_vec(),
-        };
-        Ok(Self {
+    pub fn new(args: &ServeArgs, model: &ModelSource) -> Self {
+        let served_model_names = served_model_names(args, model);
+        Self {
             listen: SocketAddr::new(args.host, args.port),
             model_root: match model {
                 ModelSource::Folder(path) => path.display().to_string(),
                 ModelSource::Demo => served_model_names[0].clone(),
             },
             served_model_names,
-            chat_template: args.chat_template.clone(),
-            use_generation_config,
             shutdown_timeout: args.shutdown_timeout,
-        })
+        }
     }
+}
+
+/// At least one: what requests may call the model.
+fn served_model_names(args: &ServeArgs, model: &ModelSource) -> Vec<String> {
+    match (args.served_model_name.as_slice(), model) {
+        ([], ModelSource::Demo) => vec![DEMO_MODEL_NAME.to_owned()],
+        ([], ModelSource::Folder(path)) => vec![path.to_string_lossy().into_owned()],
+        (names, _) => names.to_vec(),
+    }
+}
+
+fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
 }

@@ -1,14 +1,29 @@
-//! TokenFlow's serving engine. A request passes through these modules in this order:
+//! TokenFlow's serving engine, as a library: [`Engine`] loads a model and answers prompts, many at a time.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tokenflow_engine::{Engine, EngineConfig, Params};
+//!
+//! let engine = Engine::load(EngineConfig::demo())?; // or EngineConfig::new("path/to/Qwen3-0.6B")
+//! let answer = engine.generate("Ownership is", Params::greedy().max_tokens(16)).await?;
+//! println!("{}", answer.text);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A request passes through these modules in this order:
 //!
 //! 1. [`api`]: OpenAI routes, validation, server-sent events
-//! 2. [`tokenizer`]: text to ids, chat templates, incremental detokenisation
-//! 3. [`engine`]: the handle that accepts requests and the loop that drives the steps
-//! 4. [`scheduler`]: queues, step budget, pacing; turns its state into a [`scheduler::StepPlan`]
-//! 5. [`kv`]: block pool and block tables
-//! 6. [`executor`]: one step, plan in, tokens out
-//! 7. [`model`]: architectures, written once over the backend trait
-//! 8. [`backend`]: fused operations and their kernels
-//! 9. [`sampling`]: logits to tokens
+//! 2. [`text`]: prompts in, text out; what a library's user and [`api`] call
+//! 3. [`tokenizer`]: text to ids, chat templates, incremental detokenisation
+//! 4. [`engine`]: the handle that accepts token requests and the loop that drives the steps
+//! 5. [`scheduler`]: queues, step budget, pacing; turns its state into a [`scheduler::StepPlan`]
+//! 6. [`kv`]: block pool and block tables
+//! 7. [`executor`]: one step, plan in, tokens out
+//! 8. [`model`]: architectures, written once over the backend trait
+//! 9. [`backend`]: fused operations and their kernels
+//! 10. [`sampling`]: logits to tokens
 //!
 //! Beside the path: [`weights`] (checkpoints), [`health`] (what is known of each client's link), [`metrics`] (what is counted).
 
@@ -24,5 +39,11 @@ pub mod metrics;
 pub mod model;
 pub mod sampling;
 pub mod scheduler;
+pub mod text;
 pub mod tokenizer;
 pub mod weights;
+
+pub use config::{EngineConfig, ModelSource};
+pub use sampling::SamplingParams;
+pub use scheduler::FinishReason;
+pub use text::{Answer, Delta, Engine, GenerateError, Message, Output, Params, Prompt};

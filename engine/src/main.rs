@@ -8,8 +8,7 @@ use tokenflow_engine::{
     api::{self, ApiState},
     cli::{Cli, Command, ServeArgs},
     config::{EngineConfig, ServerConfig},
-    engine::{LoadedModel, Served},
-    model::GenerationDefaults,
+    text::Engine,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -37,20 +36,14 @@ fn start_logging(json: bool) {
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = EngineConfig::new(args)?;
-    let server = ServerConfig::new(args, &config.model)?;
-    let mut model = LoadedModel::load(&config)?;
-    if let Some(template) = &server.chat_template {
-        model.set_chat_template(template)?;
-    }
+    let config = EngineConfig::from_args(args)?;
+    let server = ServerConfig::new(args, &config.model);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
+        let engine = Engine::load(config)?;
         let listener = api::server::bind(server.listen).await?;
-        let Served { engine, metrics, tokenizer, generation } = model.start(&config, &server.served_model_names[0])?;
         println!("tokenflow-engine serving {} on http://{}", server.served_model_names[0], listener.local_addr()?);
-        let names = server.served_model_names.clone();
-        let defaults = if server.use_generation_config { generation } else { GenerationDefaults::default() };
-        let state = Arc::new(ApiState::new(engine.clone(), tokenizer, metrics, names, server.model_root, defaults, config.seed));
+        let state = Arc::new(ApiState::new(engine.clone(), server.served_model_names, server.model_root));
         let stop = async {
             terminated().await;
             tracing::info!(timeout = ?server.shutdown_timeout, "draining: no new requests are taken, running ones may finish");

@@ -26,9 +26,9 @@ pub(super) async fn version() -> Json<Value> {
 
 /// Generations that wait or run, as vLLM's name has it.
 pub(super) async fn load(State(state): State<Arc<ApiState>>) -> Json<Value> {
-    Json(json!({"server_load": state.load()}))
+    Json(json!({"server_load": state.engine.num_generations()}))
 }
 
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.engine.metrics().render())
 }

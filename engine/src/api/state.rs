@@ -2,10 +2,7 @@
 
 use std::{
     fmt::Display,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -13,7 +10,7 @@ use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
 use super::ApiError;
-use crate::{engine::Engine, metrics::EngineMetrics, model::GenerationDefaults, tokenizer::Tokenizer};
+use crate::{text::Engine, tokenizer::Tokenizer};
 
 /// Most text of one request that is worked on by the thread that serves other connections too.
 const INLINE_TEXT_BYTES: usize = 8 << 10;
@@ -21,70 +18,31 @@ const INLINE_TEXT_BYTES: usize = 8 << 10;
 /// Everything that a route needs. One per server.
 pub struct ApiState {
     pub engine: Engine,
+    /// The engine's own.
     pub tokenizer: Arc<Tokenizer>,
-    pub metrics: Arc<EngineMetrics>,
     /// At least one. All are accepted in requests; the first is reported where a request names none.
     pub served_model_names: Vec<String>,
     /// Where the model came from, as `/v1/models` tells it.
     pub model_root: String,
-    /// What a request that does not say otherwise gets; where the model says nothing, OpenAI's defaults.
-    pub generation_defaults: GenerationDefaults,
-    /// Makes seeds for requests that bring none: a sequence fixed by the server's seed.
-    next_seed: AtomicU64,
     /// One permit per request whose long text is being worked on: half the processors, and never one request alone.
     long_texts: Arc<Semaphore>,
-    /// A clone per generation, so that they can be counted.
-    generating: Arc<()>,
     started: u64,
 }
 
 impl ApiState {
-    /// `seed` fixes the sequence of seeds for requests that bring none.
-    ///
     /// # Panics
     /// Without a served model name.
-    pub fn new(
-        engine: Engine,
-        tokenizer: Arc<Tokenizer>,
-        metrics: Arc<EngineMetrics>,
-        served_model_names: Vec<String>,
-        model_root: String,
-        generation_defaults: GenerationDefaults,
-        seed: u64,
-    ) -> Self {
+    pub fn new(engine: Engine, served_model_names: Vec<String>, model_root: String) -> Self {
         assert!(!served_model_names.is_empty(), "a served model has a name");
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
+            tokenizer: Arc::clone(engine.tokenizer()),
             engine,
-            tokenizer,
-            metrics,
             served_model_names,
             model_root,
-            generation_defaults,
-            next_seed: AtomicU64::new(seed),
             long_texts: Arc::new(Semaphore::new(processors.div_ceil(2).max(2))),
-            generating: Arc::new(()),
             started: unix_seconds(),
         }
-    }
-
-    /// A seed for a request that brings none: SplitMix64 over the server's seed.
-    pub(super) fn draw_seed(&self) -> u64 {
-        const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.next_seed.fetch_add(GOLDEN_GAMMA, Relaxed).wrapping_add(GOLDEN_GAMMA);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Held by a generation, which [`ApiState::load`] counts meanwhile.
-    pub(super) fn generating(&self) -> Arc<()> {
-        Arc::clone(&self.generating)
-    }
-
-    /// Number of generations that wait or run.
-    pub(super) fn load(&self) -> usize {
-        Arc::strong_count(&self.generating) - 1
     }
 
     /// When the server started, in seconds since 1970.

@@ -2,7 +2,7 @@ use std::{path::Path, sync::Arc, time::Instant};
 
 use tokenflow_hint_api::Subscriber;
 
-use super::{Engine, memory};
+use super::{EngineCore, memory};
 use crate::{
     backend::{
         Backend, BackendError,
@@ -75,10 +75,13 @@ impl LoadedModel {
     /// When a file is missing or malformed, or memory is short.
     pub fn load(config: &EngineConfig) -> Result<Self, LoadError> {
         let began = Instant::now();
-        let (model_config, checkpoint, tokenizer) = match &config.model {
+        let (model_config, checkpoint, mut tokenizer) = match &config.model {
             ModelSource::Folder(folder) => open_folder(folder)?,
             ModelSource::Demo => open_demo()?,
         };
+        if let Some(template) = &config.chat_template {
+            set_chat_template(&mut tokenizer, template)?;
+        }
         let float32 = match config.dtype {
             DTypeArg::Auto => checkpoint.is_float32(),
             DTypeArg::Float32 => true,
@@ -131,41 +134,41 @@ impl LoadedModel {
         Ok(Self { tokenizer, generation: model_config.generation, info, executor, scheduler })
     }
 
-    /// Starts the engine, which follows the hint server at the config's URL. Call on a tokio runtime.
+    /// Starts the engine, which follows the hint server at the config's URL. Call it on a tokio runtime where there is one to follow.
     ///
     /// # Errors
     /// When the engine's thread cannot be started.
-    pub fn start(self, config: &EngineConfig, model_name: &str) -> Result<Served, LoadError> {
-        let metrics = Arc::new(EngineMetrics::new(model_name, &self.info));
+    pub fn start(self, config: &EngineConfig) -> Result<Served, LoadError> {
+        let metrics = Arc::new(EngineMetrics::new(&config.model_name, &self.info));
         let links = Links::new(Subscriber::spawn(config.hint_url.clone()));
-        let engine = Engine::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics.clone())?;
-        Ok(Served { engine, metrics, tokenizer: Arc::new(self.tokenizer), generation: self.generation })
-    }
-
-    /// Puts another chat template in the model's place: a file, or the template itself.
-    ///
-    /// # Errors
-    /// When the file cannot be read or is not a template.
-    pub fn set_chat_template(&mut self, template: &str) -> Result<(), LoadError> {
-        let is_inline = template.contains("{{") || template.contains("{%");
-        if is_inline {
-            self.tokenizer.set_chat_template(template, "--chat-template")?;
-        } else {
-            let read = std::fs::read_to_string(template);
-            let source = read.map_err(|source| LoadError::ChatTemplate { path: template.to_owned(), source })?;
-            self.tokenizer.set_chat_template(&source, template)?;
-        }
-        Ok(())
+        let core = EngineCore::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics.clone())?;
+        let generation = if config.use_generation_config { self.generation } else { GenerationDefaults::default() };
+        Ok(Served { core, metrics, tokenizer: Arc::new(self.tokenizer), generation, seed: config.seed })
     }
 }
 
 /// A running engine and what its users need beside it.
 pub struct Served {
-    pub engine: Engine,
+    pub core: EngineCore,
     pub metrics: Arc<EngineMetrics>,
     pub tokenizer: Arc<Tokenizer>,
-    /// The model's own sampling defaults (`generation_config.json`).
+    /// The model's own sampling defaults (`generation_config.json`), where they are to be used.
     pub generation: GenerationDefaults,
+    /// Fixes the sequence of seeds for requests that bring none.
+    pub seed: u64,
+}
+
+/// Puts another chat template in the model's place: a file, or the template itself.
+fn set_chat_template(tokenizer: &mut Tokenizer, template: &str) -> Result<(), LoadError> {
+    let is_inline = template.contains("{{") || template.contains("{%");
+    if is_inline {
+        tokenizer.set_chat_template(template, "--chat-template")?;
+    } else {
+        let read = std::fs::read_to_string(template);
+        let source = read.map_err(|source| LoadError::ChatTemplate { path: template.to_owned(), source })?;
+        tokenizer.set_chat_template(&source, template)?;
+    }
+    Ok(())
 }
 
 fn open_folder(folder: &Path) -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {

@@ -1,6 +1,6 @@
 //! The handle that accepts requests and the loop that drives the steps.
 //!
-//! [`Engine`] is cheap to clone and never blocks its caller; one thread of its own plans, executes and hands tokens out.
+//! [`EngineCore`] is cheap to clone and never blocks its caller; one thread of its own plans, executes and hands tokens out.
 
 mod load;
 mod memory;
@@ -34,7 +34,7 @@ use crate::{
 
 /// Accepts requests. Cheap to clone; when the last handle and the last generation are gone, the loop ends.
 #[derive(Clone)]
-pub struct Engine {
+pub struct EngineCore {
     info: Arc<EngineInfo>,
     commands: CommandSender,
     shared: Arc<Shared>,
@@ -58,7 +58,7 @@ impl CommandSender {
     }
 }
 
-impl Engine {
+impl EngineCore {
     /// Starts the loop on a thread of its own.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl Engine {
     /// each has a meter of its own on the same connection ([`Generation::meter`]); the first has the request's.
     ///
     /// # Errors
-    /// As [`Engine::submit`]: then none is queued.
+    /// As [`EngineCore::submit`]: then none is queued.
     pub fn submit_group(&self, request: GenerateRequest, seeds: &[u64]) -> Result<Vec<Generation>, EngineError> {
         let one = |(i, &seed): (usize, &u64)| {
             let mut request = request.clone();

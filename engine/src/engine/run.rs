@@ -46,7 +46,7 @@ pub(super) struct Progress {
     rate: RateMeter,
 }
 
-/// Plans, executes and hands tokens out until every [`super::Engine`] handle is gone.
+/// Plans, executes and hands tokens out until every [`super::EngineCore`] handle is gone.
 pub(super) struct Loop {
     pub(super) scheduler: Scheduler,
     pub(super) executor: Box<dyn Executor>,

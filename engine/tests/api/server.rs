@@ -16,11 +16,12 @@ use serde_json::{Value, json};
 use tokenflow_engine::{
     api::{self, ApiState},
     config::EngineInfo,
-    engine::Engine,
+    engine::{EngineCore, Served},
     health::Links,
     metrics::EngineMetrics,
     model::GenerationDefaults,
     scheduler::{Pacing, Scheduler, SchedulerConfig},
+    text::Engine,
     tokenizer::Tokenizer,
 };
 use tokenflow_hint_api::{HintUrl, Subscriber};
@@ -72,10 +73,12 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
     let seeds = Arc::default();
     let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone(), seeds: Arc::clone(&seeds) };
     let links = Links::new(Subscriber::spawn(HintUrl::None));
-    let engine = Engine::start(info, scheduler, Box::new(script), links, metrics.clone()).unwrap();
+    let core = EngineCore::start(info, scheduler, Box::new(script), links, metrics.clone()).unwrap();
+    let served =
+        Served { core, metrics: metrics.clone(), tokenizer: tokenizer.clone(), generation: GenerationDefaults::default(), seed: 0 };
+    let engine = Engine::from(served);
     let names = vec!["q".to_owned(), "alias".to_owned()];
-    let state =
-        ApiState::new(engine.clone(), tokenizer.clone(), metrics.clone(), names, "models/q".to_owned(), GenerationDefaults::default(), 0);
+    let state = ApiState::new(engine.clone(), names, "models/q".to_owned());
     Server { router: api::router(Arc::new(state)), tokenizer, metrics, gate, seeds, engine }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn completion<'a>(
         choices: [Choice {
             index: 0,
             message: Message { role: "assistant", content: &whole.text, refusal: None },
-            logprobs: options.sampling.logprobs.map(|_| ChatLogprobs::new(&whole.tokens, tokenizer)),
+            logprobs: options.params.sampling.logprobs.map(|_| ChatLogprobs::new(&whole.tokens, tokenizer)),
             finish_reason: whole.finish,
             stop_reason: whole.stop_reason.as_ref(),
         }],

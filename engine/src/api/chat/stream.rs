@@ -48,7 +48,7 @@ struct Message<'a> {
 
 impl ChatEvents {
     pub(super) fn new(head: Head, tokenizer: Arc<Tokenizer>, options: &GenerationOptions, stream: StreamOptions) -> Self {
-        Self { head, tokenizer, with_logprobs: options.sampling.logprobs.is_some(), with_health: stream.include_health }
+        Self { head, tokenizer, with_logprobs: options.params.sampling.logprobs.is_some(), with_health: stream.include_health }
     }
 
     fn write(&self, choices: &[Choice<'_>], usage: Option<Usage>, delta: &Delta, out: &mut Vec<u8>) {

@@ -65,7 +65,7 @@ pub(super) fn completion<'a>(
     let choices = wholes.iter().enumerate().map(|(index, whole)| Choice {
         index,
         text: &whole.text,
-        logprobs: options.sampling.logprobs.map(|_| CompletionLogprobs::new(&whole.tokens, tokenizer, &mut 0)),
+        logprobs: options.params.sampling.logprobs.map(|_| CompletionLogprobs::new(&whole.tokens, tokenizer, &mut 0)),
         finish_reason: whole.finish,
         stop_reason: Some(whole.stop_reason.as_ref()),
     });

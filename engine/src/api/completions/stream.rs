@@ -25,7 +25,7 @@ impl CompletionEvents {
         Self {
             head,
             tokenizer,
-            with_logprobs: options.sampling.logprobs.is_some(),
+            with_logprobs: options.params.sampling.logprobs.is_some(),
             with_health: stream.include_health,
             text_offsets: vec![0; choices],
         }

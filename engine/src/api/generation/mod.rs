@@ -1,8 +1,7 @@
-//! What chat and text completions have in common: the fields that steer a generation, and its way from tokens to text to events.
+//! What chat and text completions have in common: the fields that steer a generation, and its way from text to events.
 
 mod fields;
 mod logprobs;
-mod output;
 mod prompt_length;
 mod sse;
 mod start;
@@ -12,10 +11,11 @@ mod validate;
 
 pub(super) use fields::{GenerationFields, StreamOptions};
 pub(super) use logprobs::{checked_logprobs, json_logprob};
-pub(super) use output::{Delta, Output, StopReason};
 pub(super) use prompt_length::{check_prompt, check_text, empty_prompt, max_tokens};
 pub(super) use sse::{EventFormat, respond, write_event};
 pub(super) use start::start;
 pub(super) use unsupported::refuse_unsupported;
 pub(super) use usage::{LinkReport, Usage};
 pub(super) use validate::GenerationOptions;
+
+pub(super) use crate::text::{Delta, Output, StopReason};

@@ -2,6 +2,7 @@ use super::{GenerationFields, StreamOptions, fields::StopField};
 use crate::{
     api::{ApiError, ApiState},
     sampling::SamplingParams,
+    text::Params,
 };
 
 /// OpenAI takes 4. The bounds keep the cost of looking for them small.
@@ -11,14 +12,7 @@ const MAX_STOP_BYTES: usize = 1024;
 /// The fields' meaning, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::api) struct GenerationOptions {
-    /// Without a seed of its own: see `seed`.
-    pub(in crate::api) sampling: SamplingParams,
-    /// `None` to draw one for each prompt.
-    pub(in crate::api) seed: Option<u64>,
-    pub(in crate::api) stop: Vec<String>,
-    pub(in crate::api) stop_token_ids: Vec<u32>,
-    pub(in crate::api) ignore_eos: bool,
-    pub(in crate::api) skip_special_tokens: bool,
+    pub(in crate::api) params: Params,
     /// `None` for an answer in one piece.
     pub(in crate::api) stream: Option<StreamOptions>,
 }
@@ -26,7 +20,7 @@ pub(in crate::api) struct GenerationOptions {
 impl GenerationFields {
     /// Checks every value and fills in the model's defaults. `logprobs` comes from the route, which names it in its own way.
     pub(in crate::api) fn validate(self, state: &ApiState, logprobs: Option<u32>) -> Result<GenerationOptions, ApiError> {
-        let (defaults, info) = (&state.generation_defaults, state.engine.info());
+        let (defaults, info) = (state.engine.generation_defaults(), state.engine.info());
         let temperature = self.temperature.or(defaults.temperature.map(f64::from)).unwrap_or(1.0);
         if temperature < 0.0 {
             return Err(ApiError::field("temperature", format!("temperature must be non-negative, got {temperature:?}.")));
@@ -55,7 +49,9 @@ impl GenerationFields {
             return Err(ApiError::field("stream_options", "stream_options can only be given when `stream` is true."));
         }
 
-        Ok(GenerationOptions {
+        let params = Params {
+            // Known once the prompt is tokenised.
+            max_tokens: None,
             sampling: SamplingParams {
                 temperature: temperature as f32,
                 top_p: top_p as f32,
@@ -69,8 +65,9 @@ impl GenerationFields {
             stop_token_ids,
             ignore_eos: self.ignore_eos.unwrap_or(false),
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
-            stream: stream.then(|| self.stream_options.unwrap_or_default()),
-        })
+            ..Params::default()
+        };
+        Ok(GenerationOptions { params, stream: stream.then(|| self.stream_options.unwrap_or_default()) })
     }
 }
 

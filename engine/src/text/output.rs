@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::GenerationOptions;
+use super::Params;
 use crate::{
     engine::{EngineError, Generation, LinkState, StepToken},
     health::StreamMeter,
@@ -19,26 +19,26 @@ const MERGE_BELOW_HEALTH: f64 = 0.8;
 /// Bounds what one look at the backlog of a late reader holds in memory.
 const MAX_PIECES: usize = 64;
 
-/// What one or more tokens added to the output.
+/// What one or more tokens added to an answer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::api) struct Delta {
-    pub(in crate::api) text: String,
+pub struct Delta {
+    pub text: String,
     /// Number of tokens sampled, a stop token included, as usage counts them.
-    pub(in crate::api) num_tokens: usize,
+    pub num_tokens: usize,
     /// The tokens themselves, kept where log-probabilities were asked for.
-    pub(in crate::api) tokens: Vec<SampledToken>,
+    pub tokens: Vec<SampledToken>,
     /// Set with the last piece.
-    pub(in crate::api) finish: Option<FinishReason>,
+    pub finish: Option<FinishReason>,
     /// Which of the request's own stops it was, if one.
-    pub(in crate::api) stop_reason: Option<StopReason>,
+    pub stop_reason: Option<StopReason>,
     /// The link when the latest token was made.
-    pub(in crate::api) link: Option<LinkState>,
+    pub link: Option<LinkState>,
 }
 
 /// What the request named and the output came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
-pub(in crate::api) enum StopReason {
+pub enum StopReason {
     Text(String),
     Token(u32),
 }
@@ -53,13 +53,13 @@ struct Assembler {
 }
 
 impl Assembler {
-    fn new(tokenizer: &Arc<Tokenizer>, options: &GenerationOptions) -> Self {
+    fn new(tokenizer: &Arc<Tokenizer>, params: &Params) -> Self {
         Self {
-            detokenizer: tokenizer.detokenizer(options.skip_special_tokens),
-            stops: StopMatcher::new(&options.stop),
-            stop: options.stop.clone(),
-            stop_token_ids: options.stop_token_ids.clone(),
-            keep_tokens: options.sampling.logprobs.is_some(),
+            detokenizer: tokenizer.detokenizer(params.skip_special_tokens),
+            stops: StopMatcher::new(&params.stop),
+            stop: params.stop.clone(),
+            stop_token_ids: params.stop_token_ids.clone(),
+            keep_tokens: params.sampling.logprobs.is_some(),
         }
     }
 
@@ -103,8 +103,8 @@ impl Assembler {
     }
 }
 
-/// One running generation, read as text. Dropping it cancels the rest.
-pub(in crate::api) struct Output {
+/// One running answer, read as text. Dropping it cancels the rest.
+pub struct Output {
     /// `None` once the last piece has been handed out.
     generation: Option<Generation>,
     /// An error that came right behind tokens, which go out before it.
@@ -120,20 +120,21 @@ impl Output {
     pub(super) fn new(
         generation: Generation,
         tokenizer: &Arc<Tokenizer>,
-        options: &GenerationOptions,
+        params: &Params,
         meter: Option<Arc<StreamMeter>>,
         prompt_tokens: usize,
         generating: Arc<()>,
     ) -> Self {
-        let assembler = Assembler::new(tokenizer, options);
+        let assembler = Assembler::new(tokenizer, params);
         Self { generation: Some(generation), failed: None, assembler, meter, prompt_tokens, _generating: generating }
     }
 
-    pub(in crate::api) fn prompt_tokens(&self) -> usize {
+    /// Length of the prompt, tokens.
+    pub fn prompt_tokens(&self) -> usize {
         self.prompt_tokens
     }
 
-    pub(super) fn meter(&self) -> Option<Arc<StreamMeter>> {
+    pub(crate) fn meter(&self) -> Option<Arc<StreamMeter>> {
         self.meter.clone()
     }
 
@@ -141,7 +142,7 @@ impl Output {
     ///
     /// # Errors
     /// When the engine failed; nothing follows.
-    pub(in crate::api) async fn next(&mut self) -> Option<Result<Vec<Delta>, EngineError>> {
+    pub async fn next(&mut self) -> Option<Result<Vec<Delta>, EngineError>> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
@@ -180,7 +181,7 @@ impl Output {
     ///
     /// # Errors
     /// When the engine failed before the end.
-    pub(in crate::api) async fn collect(mut self) -> Result<Delta, EngineError> {
+    pub async fn collect(mut self) -> Result<Delta, EngineError> {
         let mut whole = Delta::default();
         while let Some(pieces) = self.next().await {
             for piece in pieces? {

@@ -9,16 +9,9 @@ fn tokenizer() -> Arc<Tokenizer> {
     Arc::new(Tokenizer::from_dir(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/qwen3"))).unwrap())
 }
 
-fn options(stop: &[&str], logprobs: Option<u32>) -> GenerationOptions {
-    GenerationOptions {
-        sampling: SamplingParams { logprobs, ..SamplingParams::greedy() },
-        seed: None,
-        stop: stop.iter().map(|&s| s.to_owned()).collect(),
-        stop_token_ids: Vec::new(),
-        ignore_eos: false,
-        skip_special_tokens: true,
-        stream: None,
-    }
+fn params(stop: &[&str], logprobs: Option<u32>) -> Params {
+    let stop = stop.iter().map(|&s| s.to_owned()).collect();
+    Params { sampling: SamplingParams { logprobs, ..SamplingParams::greedy() }, stop, ..Params::default() }
 }
 
 fn step(id: u32, finish: Option<FinishReason>, link: LinkState) -> StepToken {
@@ -30,8 +23,8 @@ const PACED: LinkState = LinkState { health: 1.0, rate: 10.0, paced: true };
 const SICK: LinkState = LinkState { health: 0.3, rate: 10.0, paced: false };
 
 /// Feeds `ids`, looking after every `cut` tokens, until the end or a stop.
-fn assembled(ids: &[u32], last: FinishReason, cut: usize, link: LinkState, options: &GenerationOptions) -> Vec<Delta> {
-    let mut assembler = Assembler::new(&tokenizer(), options);
+fn assembled(ids: &[u32], last: FinishReason, cut: usize, link: LinkState, params: &Params) -> Vec<Delta> {
+    let mut assembler = Assembler::new(&tokenizer(), params);
     let mut deltas = Vec::new();
     for (chunk_index, chunk) in ids.chunks(cut).enumerate() {
         let mut pieces: Vec<Delta> = Vec::new();
@@ -51,7 +44,7 @@ fn assembled(ids: &[u32], last: FinishReason, cut: usize, link: LinkState, optio
 #[test]
 fn waiting_tokens_share_a_piece_only_where_the_link_is_behind() {
     let ids = tokenizer().encode("one two three four", false).unwrap();
-    let pieces = |link| assembled(&ids, FinishReason::Length, ids.len(), link, &options(&[], None)).len();
+    let pieces = |link| assembled(&ids, FinishReason::Length, ids.len(), link, &params(&[], None)).len();
     assert_eq!(pieces(HEALTHY), ids.len());
     assert_eq!(pieces(PACED), 1);
     assert_eq!(pieces(SICK), 1);
@@ -64,7 +57,7 @@ fn text(deltas: &[Delta]) -> String {
 #[test]
 fn a_stop_string_across_tokens_ends_the_text_before_it() {
     let ids = tokenizer().encode("one two\nthree four", false).unwrap();
-    let deltas = assembled(&ids, FinishReason::Length, 1, HEALTHY, &options(&["\nthr"], None));
+    let deltas = assembled(&ids, FinishReason::Length, 1, HEALTHY, &params(&["\nthr"], None));
     assert_eq!(text(&deltas), "one two");
     assert_eq!(deltas.last().unwrap().finish, Some(FinishReason::Stop));
     assert!(deltas.len() < ids.len());
@@ -73,7 +66,7 @@ fn a_stop_string_across_tokens_ends_the_text_before_it() {
 #[test]
 fn what_was_held_back_comes_with_the_last_token() {
     let ids = tokenizer().encode("a\nth", false).unwrap();
-    let deltas = assembled(&ids, FinishReason::Length, 1, HEALTHY, &options(&["\nthree"], None));
+    let deltas = assembled(&ids, FinishReason::Length, 1, HEALTHY, &params(&["\nthree"], None));
     assert_eq!(text(&deltas), "a\nth");
     assert_eq!(deltas.last().unwrap().finish, Some(FinishReason::Length));
 }
@@ -82,7 +75,7 @@ fn what_was_held_back_comes_with_the_last_token() {
 fn a_stop_token_is_counted_and_not_shown() {
     let mut ids = tokenizer().encode("abc", false).unwrap();
     ids.push(tokenizer().encode("x", false).unwrap()[0]);
-    let deltas = assembled(&ids, FinishReason::Stop, 1, HEALTHY, &options(&[], Some(0)));
+    let deltas = assembled(&ids, FinishReason::Stop, 1, HEALTHY, &params(&[], Some(0)));
     assert_eq!(text(&deltas), "abc");
     assert_eq!(deltas.iter().map(|d| d.num_tokens).sum::<usize>(), ids.len());
     assert_eq!(deltas.iter().map(|d| d.tokens.len()).sum::<usize>(), ids.len());
@@ -93,10 +86,10 @@ proptest! {
     fn how_many_tokens_share_a_piece_changes_nothing_but_that(
         ids in prop::collection::vec(0u32..1024, 1..60), cut in 1usize..9, stop in "[a-e ]{1,2}", finish in any::<bool>()
     ) {
-        let options = options(&[&stop], Some(1));
+        let params = params(&[&stop], Some(1));
         let last = if finish { FinishReason::Stop } else { FinishReason::Length };
-        let one_by_one = assembled(&ids, last, 1, HEALTHY, &options);
-        let together = assembled(&ids, last, cut, PACED, &options);
+        let one_by_one = assembled(&ids, last, 1, HEALTHY, &params);
+        let together = assembled(&ids, last, cut, PACED, &params);
         prop_assert_eq!(text(&together), text(&one_by_one));
         prop_assert_eq!(together.last().unwrap().finish, one_by_one.last().unwrap().finish);
         let tokens = |deltas: &[Delta]| deltas.iter().flat_map(|d| d.tokens.clone()).collect::<Vec<_>>();

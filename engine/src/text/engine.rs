@@ -1,0 +1,212 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use super::{GenerateError, Output, Params, Prompt, StopReason};
+use crate::{
+    config::{EngineConfig, EngineInfo},
+    engine::{EngineCore, EngineError, GenerateRequest, LoadError, LoadedModel, Served},
+    health::StreamMeter,
+    metrics::EngineMetrics,
+    model::GenerationDefaults,
+    sampling::{SampledToken, SamplingParams},
+    scheduler::FinishReason,
+    tokenizer::Tokenizer,
+};
+
+/// A model that answers: text in, text out, many requests at a time in one batch.
+///
+/// Cheap to clone; clones share the model. When the last clone and the last [`Output`] are gone, its thread ends and its memory is free.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use tokenflow_engine::{Engine, EngineConfig, Params};
+///
+/// let engine = Engine::load(EngineConfig::demo())?; // or EngineConfig::new("path/to/Qwen3-0.6B")
+/// let answer = engine.generate("fn main() {", Params::greedy().max_tokens(8)).await?;
+/// assert_eq!(answer.completion_tokens, 8);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    core: EngineCore,
+    tokenizer: Arc<Tokenizer>,
+    metrics: Arc<EngineMetrics>,
+    defaults: GenerationDefaults,
+    /// Makes seeds for requests that bring none: a sequence fixed by the engine's seed.
+    next_seed: AtomicU64,
+    /// A clone per generation, so that they can be counted.
+    generating: Arc<()>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub finish_reason: FinishReason,
+    /// Which of [`Params::stop`] and [`Params::stop_token_ids`] ended it, if one did.
+    pub stop_reason: Option<StopReason>,
+    pub prompt_tokens: usize,
+    /// Tokens sampled, a stop token included.
+    pub completion_tokens: usize,
+    /// The tokens themselves with their log-probabilities, where [`SamplingParams::logprobs`] asked for them.
+    pub tokens: Vec<SampledToken>,
+}
+
+impl Engine {
+    /// Reads the model, places its weights and allocates the KV cache; takes as long as reading the weights does.
+    ///
+    /// Call it on a tokio runtime where the configuration names a hint server ([`EngineConfig::hint_url`]), which it then follows.
+    ///
+    /// # Errors
+    /// One sentence that names the file, the field or the flag.
+    pub fn load(config: EngineConfig) -> Result<Self, LoadError> {
+        Ok(LoadedModel::load(&config)?.start(&config)?.into())
+    }
+
+    /// Answers a prompt. A future that is dropped cancels its request.
+    ///
+    /// # Errors
+    /// When the prompt or its parameters do not fit the model, or the engine failed or stopped.
+    pub async fn generate(&self, prompt: impl Into<Prompt>, params: Params) -> Result<Answer, GenerateError> {
+        let output = self.stream(prompt, &params)?;
+        let prompt_tokens = output.prompt_tokens();
+        let whole = output.collect().await?;
+        Ok(Answer {
+            text: whole.text,
+            // The last piece of an output carries the reason.
+            finish_reason: whole.finish.unwrap_or(FinishReason::Abort),
+            stop_reason: whole.stop_reason,
+            prompt_tokens,
+            completion_tokens: whole.num_tokens,
+            tokens: whole.tokens,
+        })
+    }
+
+    /// Answers a prompt piece by piece. Dropping the [`Output`] cancels the rest.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokenflow_engine::{Engine, EngineConfig, Message};
+    ///
+    /// let engine = Engine::load(EngineConfig::demo())?;
+    /// let chat = vec![Message::user("What is ownership?")];
+    /// let mut output = engine.stream(chat, &engine.default_params().max_tokens(16))?;
+    /// while let Some(pieces) = output.next().await {
+    ///     for piece in pieces? {
+    ///         print!("{}", piece.text);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the prompt or its parameters do not fit the model, or the engine has stopped.
+    pub fn stream(&self, prompt: impl Into<Prompt>, params: &Params) -> Result<Output, GenerateError> {
+        let info = self.shared.core.info();
+        let prompt = prompt.into().encode(&self.shared.tokenizer, info)?;
+        let room = info.max_model_len - prompt.len();
+        let max_tokens = params.max_tokens.unwrap_or(room);
+        if max_tokens == 0 || max_tokens > room {
+            return Err(GenerateError::MaxTokens { asked: max_tokens, room });
+        }
+        Ok(self.start(prompt, max_tokens, params, None)?)
+    }
+
+    /// Hands a prompt that was checked to the engine; `meter` counts what a paced stream's client has not received.
+    pub(crate) fn start(
+        &self,
+        prompt: Vec<u32>,
+        max_tokens: usize,
+        params: &Params,
+        meter: Option<Arc<StreamMeter>>,
+    ) -> Result<Output, EngineError> {
+        let prompt_tokens = prompt.len();
+        let generation = self.shared.core.submit(GenerateRequest {
+            prompt,
+            max_tokens,
+            stop_token_ids: params.stop_token_ids.clone(),
+            ignore_eos: params.ignore_eos,
+            sampling: SamplingParams { seed: params.seed.unwrap_or_else(|| self.draw_seed()), ..params.sampling.clone() },
+            stream: meter.clone(),
+            priority: params.priority,
+            cache_salt: params.cache_salt.clone(),
+            timeout: params.timeout,
+        })?;
+        Ok(Output::new(generation, &self.shared.tokenizer, params, meter, prompt_tokens, Arc::clone(&self.shared.generating)))
+    }
+
+    /// As the model's authors recommend (`generation_config.json`), where they do.
+    pub fn default_params(&self) -> Params {
+        Params::recommended(&self.shared.defaults)
+    }
+
+    /// The model's own sampling defaults.
+    pub fn generation_defaults(&self) -> &GenerationDefaults {
+        &self.shared.defaults
+    }
+
+    /// Sizes and limits.
+    pub fn info(&self) -> &EngineInfo {
+        self.shared.core.info()
+    }
+
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.shared.tokenizer
+    }
+
+    pub fn metrics(&self) -> &Arc<EngineMetrics> {
+        &self.shared.metrics
+    }
+
+    /// The level below: tokens in, tokens out.
+    pub fn core(&self) -> &EngineCore {
+        &self.shared.core
+    }
+
+    /// Number of generations that wait, run or have not been read to their end.
+    pub fn num_generations(&self) -> usize {
+        Arc::strong_count(&self.shared.generating) - 1
+    }
+
+    /// From now on new requests are refused; those accepted go on.
+    pub fn drain(&self) {
+        self.shared.core.drain();
+    }
+
+    /// Ends every request that is still running with an error that says why.
+    pub fn abort_all(&self, reason: &str) {
+        self.shared.core.abort_all(reason);
+    }
+
+    /// Whether the engine's thread lives.
+    pub fn is_alive(&self) -> bool {
+        self.shared.core.is_alive()
+    }
+
+    /// SplitMix64 over the engine's seed.
+    fn draw_seed(&self) -> u64 {
+        const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.shared.next_seed.fetch_add(GOLDEN_GAMMA, Relaxed).wrapping_add(GOLDEN_GAMMA);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+impl From<Served> for Engine {
+    fn from(served: Served) -> Self {
+        let Served { core, metrics, tokenizer, generation, seed } = served;
+        let next_seed = AtomicU64::new(seed);
+        Self { shared: Arc::new(Shared { core, tokenizer, metrics, defaults: generation, next_seed, generating: Arc::new(()) }) }
+    }
+}
