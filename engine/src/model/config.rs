@@ -143,10 +143,7 @@ fn refuse_unsupported(config: &Fields) -> Result<(), ConfigError> {
         None | Some("silu") => {}
         Some(other) => return Err(config.error("hidden_act", format!("is \"{other}\"; only \"silu\" is supported"))),
     }
-    match config.object("quantization_config")? {
-        None => Ok(()),
-        Some(_) => Err(config.error("quantization_config", "asks for quantised weights, which are not supported yet")),
-    }
+    Ok(())
 }
 
 /// As transformers derives them: `layer_types` says which layers slide; without it those from `max_window_layers` on do.
@@ -261,7 +258,6 @@ mod tests {
         );
         assert_eq!(error("head_dim", json!(15)), "config.json: field \"head_dim\" is 15 but must be even");
         assert_eq!(error("hidden_act", json!("gelu")), "config.json: field \"hidden_act\" is \"gelu\"; only \"silu\" is supported");
-        assert!(error("quantization_config", json!({"quant_method": "awq"})).contains("quantised"));
         assert_eq!(error("layer_types", json!(["full_attention"])), "config.json: field \"layer_types\" has 1 entries for 3 layers");
         assert!(ModelConfig::parse(b"{", None).unwrap_err().to_string().starts_with("config.json is not a JSON object: EOF"));
         let missing = ModelConfig::open(Path::new("/nonexistent")).unwrap_err().to_string();

@@ -102,7 +102,7 @@ impl<'a, B: Backend> Scope<'a, B> {
     pub(super) fn matrix(&self, names: &[(&str, usize)], cols: usize, cut: Cut) -> Result<B::Matrix, WeightsError> {
         let load = |(name, rows): &(&str, usize)| self.loader.matrix(&self.path(&format!("{name}.weight")), [*rows, cols], cut);
         let tensors = names.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        let views: Vec<_> = tensors.iter().map(|t| t.view().into()).collect();
+        let views: Vec<_> = tensors.iter().map(|t| t.view()).collect();
         self.backend.matrix(&views).map_err(|reason| WeightsError::Backend { tensor: self.path(names[0].0), reason })
     }
 

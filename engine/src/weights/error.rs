@@ -12,6 +12,12 @@ pub enum WeightsError {
     File { file: String, reason: String },
     #[error("{file} is not a usable index of shards: {reason}")]
     Index { file: String, reason: String },
+    #[error("{file} {reason}")]
+    Gguf { file: String, reason: String },
+    #[error("{file}: key \"{key}\" {reason}")]
+    Metadata { file: String, key: String, reason: String },
+    #[error("{file}: field \"{field}\" {reason}")]
+    Declaration { file: String, field: String, reason: String },
     #[error("{file}: tensor \"{tensor}\" {reason}")]
     Tensor { file: String, tensor: String, reason: String },
     #[error("the checkpoint {checkpoint} has no tensor \"{tensor}\"")]

@@ -1,7 +1,9 @@
 use std::{borrow::Cow, ops::Range};
 
-use super::{Checkpoint, WeightsError};
-use crate::backend::{DType, TensorView};
+use super::{
+    Checkpoint, Matrix, Tensor, WeightsError,
+    formats::{self, Wanted},
+};
 
 /// Along which axis a tensor-parallel group cuts a tensor `[rows, cols]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,20 +22,6 @@ pub struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     rank: usize,
     size: usize,
-}
-
-/// A rank's slice of a tensor: borrowed from the mapped file where it lies in one piece.
-#[derive(Clone, Debug)]
-pub struct Tensor<'a> {
-    dtype: DType,
-    shape: [usize; 2],
-    bytes: Cow<'a, [u8]>,
-}
-
-impl Tensor<'_> {
-    pub fn view(&self) -> TensorView<'_> {
-        TensorView { dtype: self.dtype, shape: self.shape, bytes: &self.bytes }
-    }
 }
 
 impl<'a> Loader<'a> {
@@ -61,12 +49,13 @@ impl<'a> Loader<'a> {
         self.size
     }
 
-    /// This rank's part of the matrix `name`, whose whole shape must be `[rows, cols]`.
+    /// This rank's part of the matrix `name` ("model.layers.0.mlp.up_proj.weight"), whose whole shape must be `[rows, cols]`, in
+    /// whichever encoding the checkpoint has it.
     ///
     /// # Errors
-    /// When the tensor is missing, has another shape or a type that no backend takes, or does not divide by the group's size.
-    pub fn matrix(&self, name: &str, shape: [usize; 2], cut: Cut) -> Result<Tensor<'a>, WeightsError> {
-        self.slice(name, &shape, shape, cut)
+    /// When the tensor is missing, has another shape or a type that no backend takes, or cannot be cut into so many parts.
+    pub fn matrix(&self, name: &str, shape: [usize; 2], cut: Cut) -> Result<Matrix<'a>, WeightsError> {
+        formats::matrix(&self.wanted(name, shape, cut))
     }
 
     /// This rank's part of the vector `name` of `len` elements; its view has one row. [`Cut::Rows`] cuts the elements.
@@ -74,45 +63,23 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// As [`Loader::matrix`].
     pub fn vector(&self, name: &str, len: usize, cut: Cut) -> Result<Tensor<'a>, WeightsError> {
-        let cut = if cut == Cut::Rows { Cut::Cols } else { Cut::None };
-        self.slice(name, &[len], [1, len], cut)
+        // The elements of a vector are one per row of the matrix that it belongs to.
+        let column = formats::plain::slice(&self.wanted(name, [len, 1], cut), &[len])?;
+        Ok(Tensor { shape: [1, column.shape[0]], ..column })
     }
 
-    fn slice(&self, name: &str, expected: &[usize], [rows, cols]: [usize; 2], cut: Cut) -> Result<Tensor<'a>, WeightsError> {
-        let (file, info, bytes) = self.checkpoint.get(name)?;
-        let fail = |reason| WeightsError::Tensor { file: file.into(), tensor: name.into(), reason };
-        let (dtype, size) = match info.dtype.as_str() {
-            "F32" => (DType::F32, 4),
-            "F16" => (DType::F16, 2),
-            "BF16" => (DType::BF16, 2),
-            other => return Err(fail(format!("has type {other}; F32, F16 and BF16 are supported"))),
-        };
-        if info.shape != expected {
-            return Err(fail(format!("has shape {:?} where the config asks for {expected:?}", info.shape)));
-        }
-        let whole = |n: usize| 0..n;
-        let (row_range, col_range) = match cut {
-            Cut::None => (whole(rows), whole(cols)),
-            Cut::Rows => (self.share(rows).map_err(fail)?, whole(cols)),
-            Cut::Cols => (whole(rows), self.share(cols).map_err(fail)?),
-        };
-        let row_bytes = cols * size;
-        let bytes = if col_range.len() == cols {
-            Cow::Borrowed(&bytes[row_range.start * row_bytes..row_range.end * row_bytes])
-        } else {
-            let columns = col_range.start * size..col_range.end * size;
-            Cow::Owned(bytes.chunks_exact(row_bytes).flat_map(|row| &row[columns.clone()]).copied().collect())
-        };
-        Ok(Tensor { dtype, shape: [row_range.len(), col_range.len()], bytes })
+    fn wanted(&self, name: &str, shape: [usize; 2], cut: Cut) -> Wanted<'a> {
+        Wanted { checkpoint: self.checkpoint, name: name.into(), shape, cut, rank: self.rank, size: self.size }
     }
+}
 
-    fn share(&self, n: usize) -> Result<Range<usize>, String> {
-        if !n.is_multiple_of(self.size) {
-            return Err(format!("cannot be cut into {} equal parts along an axis of {n}", self.size));
-        }
-        let part = n / self.size;
-        Ok(self.rank * part..(self.rank + 1) * part)
+/// Rows `rows` and bytes `columns` of each of them, from rows of `row_bytes`; borrowed where that is one piece.
+pub(super) fn cut_bytes(bytes: &[u8], row_bytes: usize, rows: Range<usize>, columns: Range<usize>) -> Cow<'_, [u8]> {
+    let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+    if columns == (0..row_bytes) {
+        return Cow::Borrowed(bytes);
     }
+    Cow::Owned(bytes.chunks_exact(row_bytes).flat_map(|row| &row[columns.clone()]).copied().collect())
 }
 
 #[cfg(test)]
@@ -127,26 +94,38 @@ mod tests {
         Checkpoint::embedded("memory", Vec::leak(bytes)).unwrap()
     }
 
+    fn plain(matrix: Matrix<'_>) -> Tensor<'_> {
+        match matrix {
+            Matrix::Plain(tensor) => tensor,
+            other => panic!("{} is not plain", other.view().encoding()),
+        }
+    }
+
     #[test]
     fn refuses_what_the_model_cannot_use() {
         let f32s = checkpoint(Dtype::F32, vec![3, 2], &[0; 24]);
-        let message = |r: Result<Tensor<'_>, WeightsError>| r.unwrap_err().to_string();
+        let message = |r: WeightsError| r.to_string();
         let loader = Loader::new(&f32s);
         assert_eq!(
-            message(loader.matrix("w", [2, 3], Cut::None)),
+            message(loader.matrix("w", [2, 3], Cut::None).unwrap_err()),
             "memory: tensor \"w\" has shape [3, 2] where the config asks for [2, 3]"
         );
-        assert_eq!(message(loader.vector("w", 6, Cut::None)), "memory: tensor \"w\" has shape [3, 2] where the config asks for [6]");
-        assert_eq!(message(loader.vector("v", 6, Cut::None)), "the checkpoint memory has no tensor \"v\"");
         assert_eq!(
-            message(Loader::for_rank(&f32s, 1, 2).matrix("w", [3, 2], Cut::Rows)),
+            message(loader.vector("w", 6, Cut::None).unwrap_err()),
+            "memory: tensor \"w\" has shape [3, 2] where the config asks for [6]"
+        );
+        assert_eq!(message(loader.vector("v", 6, Cut::None).unwrap_err()), "the checkpoint memory has no tensor \"v\"");
+        assert_eq!(message(loader.matrix("v", [6, 1], Cut::None).unwrap_err()), "the checkpoint memory has no tensor \"v\"");
+        assert_eq!(
+            message(Loader::for_rank(&f32s, 1, 2).matrix("w", [3, 2], Cut::Rows).unwrap_err()),
             "memory: tensor \"w\" cannot be cut into 2 equal parts along an axis of 3"
         );
         let int = checkpoint(Dtype::I64, vec![1], &[0; 8]);
         assert_eq!(
-            message(Loader::new(&int).vector("w", 1, Cut::None)),
+            message(Loader::new(&int).vector("w", 1, Cut::None).unwrap_err()),
             "memory: tensor \"w\" has type I64; F32, F16 and BF16 are supported"
         );
+        assert!(message(Loader::new(&int).matrix("w", [1, 1], Cut::None).unwrap_err()).contains("has type I64; "));
     }
 
     proptest! {
@@ -156,7 +135,7 @@ mod tests {
             let (dtype, width) = if wide { (Dtype::F32, 4) } else { (Dtype::BF16, 2) };
             let data: Vec<u8> = (0..rows * cols * width).map(|i| i as u8).collect();
             let checkpoint = checkpoint(dtype, vec![rows, cols], &data);
-            let slices = |cut| (0..size).map(|rank| Loader::for_rank(&checkpoint, rank, size).matrix("w", [rows, cols], cut).unwrap()).collect::<Vec<_>>();
+            let slices = |cut| (0..size).map(|rank| plain(Loader::for_rank(&checkpoint, rank, size).matrix("w", [rows, cols], cut).unwrap())).collect::<Vec<_>>();
 
             let by_rows = slices(Cut::Rows);
             prop_assert!(by_rows.iter().all(|t| t.view().shape == [part_rows, cols]));

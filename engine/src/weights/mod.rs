@@ -1,13 +1,19 @@
-//! Checkpoints: what a folder of safetensors files, or one file inside the binary, holds, and which part of it a rank needs.
+//! Checkpoints: what a folder of safetensors files, a GGUF file, or one file inside the binary holds, and which part of it a rank needs.
 //!
-//! Files are mapped, not read: a tensor's bytes are touched when a backend packs them. Every error is one sentence that names the
-//! file and the tensor.
+//! Files are mapped, not read: a tensor's bytes are touched when a backend packs them. Model code asks a [`Loader`] for a matrix by its
+//! Hugging Face name and gets it in whichever encoding it is stored. Every error is one sentence that names the file and the tensor.
 
 mod checkpoint;
 mod error;
-mod header;
+mod file;
+mod formats;
 mod loader;
+mod safetensors;
+mod tensor;
+#[cfg(test)]
+mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
-pub use loader::{Cut, Loader, Tensor};
+pub use loader::{Cut, Loader};
+pub use tensor::{Matrix, Tensor};

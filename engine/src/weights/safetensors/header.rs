@@ -3,20 +3,11 @@
 //! Nothing in it is believed: a header that is accepted describes tensors that lie inside the file and have the size that their
 //! shape and type say.
 
-use std::ops::Range;
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// One tensor as a header describes it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct TensorInfo {
-    /// As the file spells it: "BF16".
-    pub(super) dtype: String,
-    pub(super) shape: Vec<usize>,
-    /// Where its bytes lie in the file.
-    pub(super) bytes: Range<usize>,
-}
+use super::Stored;
+use crate::weights::checkpoint::Arrangement;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum HeaderError {
@@ -36,7 +27,7 @@ struct Entry {
 }
 
 /// Reads the header of `file`, the whole file's bytes. Memory used is in proportion to the header that is really there.
-pub(super) fn parse(file: &[u8]) -> Result<Vec<(String, TensorInfo)>, HeaderError> {
+pub(super) fn parse(file: &[u8]) -> Result<Vec<(String, Stored)>, HeaderError> {
     let (json, data_start) = json(file)?;
     let header: Map<String, Value> =
         serde_json::from_slice(json).map_err(|e| HeaderError::File(format!("its header is not a JSON object ({e})")))?;
@@ -57,14 +48,14 @@ fn json(file: &[u8]) -> Result<(&[u8], usize), HeaderError> {
     }
 }
 
-fn tensor(name: String, value: Value, data_start: usize, file_bytes: usize) -> Result<(String, TensorInfo), HeaderError> {
+fn tensor(name: String, value: Value, data_start: usize, file_bytes: usize) -> Result<(String, Stored), HeaderError> {
     match tensor_info(value, data_start, file_bytes) {
         Ok(info) => Ok((name, info)),
         Err(reason) => Err(HeaderError::Tensor { tensor: name, reason }),
     }
 }
 
-fn tensor_info(value: Value, data_start: usize, file_bytes: usize) -> Result<TensorInfo, String> {
+fn tensor_info(value: Value, data_start: usize, file_bytes: usize) -> Result<Stored, String> {
     let entry = Entry::deserialize(value).map_err(|e| format!("has a malformed header entry ({e})"))?;
     let [start, end] = entry.data_offsets;
     if start > end {
@@ -80,8 +71,10 @@ fn tensor_info(value: Value, data_start: usize, file_bytes: usize) -> Result<Ten
             return Err(format!("has {} bytes, which is not the size of {} {:?}", end - start, entry.dtype, entry.shape));
         }
     }
-    Ok(TensorInfo {
-        dtype: entry.dtype,
+    Ok(Stored {
+        file: 0,
+        arrangement: Arrangement::AsIs,
+        dtype: entry.dtype.into(),
         // Lossless: on a 32-bit machine too, a shape that fits the bytes of a mapped file fits usize, unless one extent is 0.
         shape: entry.shape.iter().map(|&d| usize::try_from(d).unwrap_or(usize::MAX)).collect(),
         bytes: data_start + start as usize..data_start + end as usize,
@@ -118,7 +111,13 @@ mod tests {
     fn reads_what_is_there() {
         let tensors = parse(&file(GOOD, 16)).unwrap();
         let start = LENGTH_BYTES + GOOD.len();
-        assert_eq!(tensors[0], ("a".into(), TensorInfo { dtype: "BF16".into(), shape: vec![2, 3], bytes: start..start + 12 }));
+        assert_eq!(
+            tensors[0],
+            (
+                "a".into(),
+                Stored { file: 0, dtype: "BF16".into(), shape: vec![2, 3], bytes: start..start + 12, arrangement: Arrangement::AsIs }
+            )
+        );
         assert_eq!(tensors[1].1.bytes, start + 12..start + 16);
     }
 
