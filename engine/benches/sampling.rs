@@ -22,7 +22,7 @@ fn sampling(c: &mut Criterion) {
         ("top_k_20_top_p", SamplingParams { top_k: 20, top_p: 0.95, ..warm }),
     ];
     for (name, params) in cases {
-        let request = SampleRequest { params, output_position: 7 };
+        let request = SampleRequest::after(&params, &[], 7);
         c.bench_function(&format!("sample/{name}"), |b| b.iter(|| sample(black_box(&logits), &request)));
     }
 }

@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<()> {
         tokens,
         start,
         block_table: (0..blocks_each).map(|b| BlockId((s * blocks_each + b) as u32)).collect(),
-        sample: Some(SampleRequest { params: SamplingParams::greedy(), output_position: 0 }),
+        sample: Some(SampleRequest::after(&SamplingParams::greedy(), &[], 0)),
         num_draft_tokens: 0,
     };
     for batch in arguments.batch {

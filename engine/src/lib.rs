@@ -25,7 +25,8 @@
 //! 9. [`backend`]: fused operations and their kernels
 //! 10. [`sampling`]: logits to tokens
 //!
-//! Beside the path: [`weights`] (checkpoints), [`health`] (what is known of each client's link), [`metrics`] (what is counted).
+//! Beside the path: [`grammar`] (what constrained output must match), [`weights`] (checkpoints), [`health`] (what is known of each
+//! client's link), [`metrics`] (what is counted).
 
 pub mod api;
 pub mod backend;
@@ -33,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod executor;
+pub mod grammar;
 pub mod health;
 pub mod kv;
 pub mod metrics;

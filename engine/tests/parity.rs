@@ -115,7 +115,7 @@ fn drive(executor: &mut dyn Executor, cases: &[Case], cut: Cut, teacher: bool) -
                 tokens: s.tokens[s.num_computed_tokens..end].to_vec(),
                 start: s.num_computed_tokens,
                 block_table: s.block_table.clone(),
-                sample: (end == s.tokens.len()).then(|| SampleRequest { params: params.clone(), output_position: s.sampled.len() }),
+                sample: (end == s.tokens.len()).then(|| SampleRequest::after(&params, &s.tokens, s.sampled.len())),
                 num_draft_tokens: 0,
             }
         };
@@ -200,7 +200,7 @@ fn pipeline_stages_compose() {
         let (config, checkpoint) = (ModelConfig::open(&folder(name)).unwrap(), Checkpoint::open(&folder(name)).unwrap());
         let case = &reference(&folder(name)).cases[1];
         let backend = CpuBackend::new(EXACT).unwrap();
-        let request = SampleRequest { params: SamplingParams { logprobs: Some(20), ..SamplingParams::greedy() }, output_position: 0 };
+        let request = SampleRequest::after(&SamplingParams { logprobs: Some(20), ..SamplingParams::greedy() }, &[], 0);
         let sequence = ScheduledSequence {
             id: SequenceId(0),
             tokens: case.prompt_ids.clone(),

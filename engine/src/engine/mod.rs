@@ -2,6 +2,7 @@
 //!
 //! [`EngineCore`] is cheap to clone and never blocks its caller; one thread of its own plans, executes and hands tokens out.
 
+mod constrain;
 mod load;
 mod memory;
 mod rate;
@@ -29,6 +30,7 @@ use crate::{
     executor::Executor,
     health::{Links, StreamMeter},
     metrics::EngineMetrics,
+    sampling::SamplingParams,
     scheduler::{FinishReason, NewSequence, Scheduler, SequenceId},
 };
 
@@ -113,7 +115,7 @@ impl EngineCore {
         let id = SequenceId(self.shared.next_id.fetch_add(1, Relaxed));
         let arrival = self.shared.epoch.elapsed();
         let mut stop_token_ids = request.stop_token_ids;
-        if !request.ignore_eos {
+        if !request.ignore_eos || request.grammar.is_some() {
             stop_token_ids.extend(&self.info.eos_token_ids);
         }
         let (sender, tokens) = tokio::sync::mpsc::unbounded_channel();
@@ -123,13 +125,14 @@ impl EngineCore {
             prompt_tokens: request.prompt.len(),
             arrival,
             progress: Progress::default(),
+            matcher: request.grammar.as_ref().map(|grammar| grammar.matcher()),
         };
         let sequence = NewSequence {
             id,
             prompt: request.prompt,
             max_tokens: request.max_tokens,
             stop_token_ids,
-            sampling: request.sampling,
+            sampling: SamplingParams { constrained: request.grammar.is_some(), ..request.sampling },
             streamed: request.stream.is_some(),
             arrival,
             priority: request.priority,

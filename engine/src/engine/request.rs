@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::CommandSender;
 use crate::{
+    grammar::CompiledGrammar,
     health::StreamMeter,
     sampling::{SampledToken, SamplingParams},
     scheduler::{FinishReason, SequenceId},
@@ -23,6 +24,8 @@ pub struct GenerateRequest {
     pub stop_token_ids: Vec<u32>,
     pub ignore_eos: bool,
     pub sampling: SamplingParams,
+    /// What the output must match from beginning to end. The end-of-sequence token then ends it also with `ignore_eos`.
+    pub grammar: Option<Arc<CompiledGrammar>>,
     /// Counts what the client has not received yet; `None` for work that is not streamed, which is never paced.
     pub stream: Option<Arc<StreamMeter>>,
     /// Under `--scheduling-policy priority`, the lowest goes first.
@@ -42,6 +45,7 @@ impl GenerateRequest {
             stop_token_ids: Vec::new(),
             ignore_eos: false,
             sampling,
+            grammar: None,
             stream: None,
             priority: 0,
             cache_salt: None,

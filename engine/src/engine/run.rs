@@ -10,9 +10,10 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{EngineError, LinkState, RateMeter, StepToken};
+use super::{EngineError, LinkState, RateMeter, StepToken, constrain::fill_masks};
 use crate::{
     executor::Executor,
+    grammar::Matcher,
     health::{Links, StreamMeter},
     metrics::{EngineMetrics, RequestStats, StepStats},
     scheduler::{AddError, FinishReason, Network, NewSequence, Scheduler, SequenceId, SequenceUpdate, StepPlan},
@@ -33,6 +34,8 @@ pub(super) struct Live {
     pub(super) prompt_tokens: usize,
     pub(super) arrival: Duration,
     pub(super) progress: Progress,
+    /// The output's place in its grammar, where one rules.
+    pub(super) matcher: Option<Matcher>,
 }
 
 /// What a request has had so far, for its tokens' link state and its metrics.
@@ -90,7 +93,8 @@ impl Loop {
             self.links.refresh(now);
             let plan = self.scheduler.plan(now, &self.links);
             let connected = match plan {
-                Some(plan) => {
+                Some(mut plan) => {
+                    self.constrain(&mut plan);
                     self.step(&plan);
                     true
                 }
@@ -156,6 +160,18 @@ impl Loop {
         }
     }
 
+    fn constrain(&mut self, plan: &mut StepPlan) {
+        for (id, error) in fill_masks(plan, &mut self.live) {
+            self.end_with_error(id, &EngineError::Step(error.to_string()));
+        }
+    }
+
+    /// Ends one request; the rest of the step goes on.
+    fn end_with_error(&mut self, id: SequenceId, error: &EngineError) {
+        self.scheduler.cancel(id);
+        self.fail(id, error);
+    }
+
     fn step(&mut self, plan: &StepPlan) {
         let began = Instant::now();
         match self.executor.execute(plan) {
@@ -194,6 +210,12 @@ impl Loop {
     fn hand_out(&mut self, update: SequenceUpdate, now: Duration) {
         let health = self.links.health(update.id);
         let Some(live) = self.live.get_mut(&update.id) else { return };
+        if let (Some(matcher), None) = (&mut live.matcher, update.finish)
+            && let Err(error) = matcher.commit(update.token.token)
+        {
+            self.end_with_error(update.id, &EngineError::Step(error.to_string()));
+            return;
+        }
         let progress = &mut live.progress;
         if let Some(queued) = update.queued {
             progress.queued = queued;

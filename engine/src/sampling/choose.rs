@@ -1,15 +1,22 @@
-use super::{SampledToken, candidates::Candidates, logprobs::logprobs, math, random};
+use super::{SampledToken, adjust::adjusted, candidates::Candidates, logprobs::logprobs, math, random};
 use crate::scheduler::SampleRequest;
 
 /// Below this temperature the choice is greedy, as in vLLM: dividing by less would overflow.
 const MIN_TEMPERATURE: f32 = 1e-5;
 
-/// Chooses one token from a row of raw logits: temperature, then min-p, then top-k, then top-p of what is left (vLLM's order).
+/// Chooses one token from a row of raw logits: adjustments and mask, then temperature, then min-p, then top-k, then top-p of what is
+/// left (vLLM's order).
 ///
 /// The random number is a function of the request's seed and output position alone. NaN logits are never chosen
 /// while another is left; equal logits are ranked by lower id.
 pub fn sample(logits: &[f32], request: &SampleRequest) -> SampledToken {
-    let token = choose(logits, request);
+    let mut token = choose(&adjusted(logits, request), request);
+    if let Some(mask) = &request.mask
+        && !mask.allows(token)
+    {
+        // Only where every logit that the mask leaves is broken.
+        token = mask.first().unwrap_or(token);
+    }
     match request.params.logprobs {
         None => SampledToken { token, logprob: None, top: Vec::new() },
         Some(count) => {
@@ -49,7 +56,7 @@ mod tests {
     use crate::sampling::SamplingParams;
 
     fn request(params: SamplingParams, output_position: usize) -> SampleRequest {
-        SampleRequest { params, output_position }
+        SampleRequest::after(&params, &[], output_position)
     }
 
     fn params(temperature: f32) -> SamplingParams {
@@ -130,7 +137,7 @@ mod tests {
             seed: u64, position in 0usize..10_000,
             top_k in 0u32..50, top_p in 0.0f32..=1.0, min_p in 0.0f32..=1.0, temperature in 0.0f32..3.0,
         ) {
-            let params = SamplingParams { temperature, top_p, top_k, min_p, seed, logprobs: None };
+            let params = SamplingParams { temperature, top_p, top_k, min_p, seed, ..SamplingParams::greedy() };
             let one = sample(&logits, &request(params.clone(), position));
             let two = sample(&logits, &request(params.clone(), position));
             prop_assert_eq!(&one, &two);

@@ -1,14 +1,17 @@
 //! Logits to tokens: the parameters a request may set and the choice itself.
 //!
-//! A choice is a pure function of (logits, [`SamplingParams`], output position), so that preemption, batching and
-//! pacing cannot change it.
+//! A choice is a pure function of the logits and the [`SampleRequest`](crate::scheduler::SampleRequest): parameters, output position and,
+//! where the parameters look back or a grammar rules, the tokens so far and a mask. Preemption, batching and pacing cannot change it.
 
+mod adjust;
 mod candidates;
 mod choose;
 mod logprobs;
+mod mask;
 mod math;
 mod params;
 mod random;
 
 pub use choose::sample;
-pub use params::{SampledToken, SamplingParams};
+pub use mask::TokenMask;
+pub use params::{LogitAdjustments, SampledToken, SamplingParams};

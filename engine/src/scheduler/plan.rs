@@ -1,9 +1,11 @@
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::SequenceId;
 use crate::{
     kv::BlockId,
-    sampling::{SampledToken, SamplingParams},
+    sampling::{SampledToken, SamplingParams, TokenMask},
 };
 
 /// One forward pass over a ragged batch: plain data, so that a recorded list of plans replays a bug.
@@ -47,6 +49,18 @@ pub struct SampleRequest {
     /// Index of the token to be sampled among the sequence's output tokens (with drafts: of the first); random numbers are a function of
     /// (seed, position).
     pub output_position: usize,
+    /// Every token of the sequence so far, the last `output_position` of them output; present where the parameters look back.
+    pub history: Option<Vec<u32>>,
+    /// Present where a grammar rules. The scheduler leaves it empty; the engine, which knows the grammar, fills it in.
+    pub mask: Option<Arc<TokenMask>>,
+}
+
+impl SampleRequest {
+    /// For the token that follows `tokens`, the last `output_position` of which are output.
+    pub fn after(params: &SamplingParams, tokens: &[u32], output_position: usize) -> Self {
+        let history = params.reads_history().then(|| tokens.to_vec());
+        Self { params: params.clone(), output_position, history, mask: None }
+    }
 }
 
 /// Tokens that a step sampled, in the order of the plan's sequences that asked for one; `num_draft_tokens + 1` for each of these.

@@ -94,7 +94,7 @@ impl Sequence {
     pub(super) fn scheduled(&self, pool: &BlockPool) -> ScheduledSequence {
         let start = self.num_computed_tokens;
         let end = start + self.num_scheduled_tokens;
-        let sample = self.samples().then(|| SampleRequest { params: self.sampling.clone(), output_position: self.num_output_tokens() });
+        let sample = self.samples().then(|| SampleRequest::after(&self.sampling, &self.tokens, self.num_output_tokens()));
         ScheduledSequence {
             id: self.id,
             tokens: self.tokens[start..end].to_vec(),

@@ -7,6 +7,7 @@ use super::{GenerateError, Output, Params, Prompt, StopReason};
 use crate::{
     config::{EngineConfig, EngineInfo},
     engine::{EngineCore, EngineError, GenerateRequest, LoadError, LoadedModel, Served},
+    grammar::{CompiledGrammar, Constraint, GrammarCompiler, GrammarError},
     health::StreamMeter,
     metrics::EngineMetrics,
     model::GenerationDefaults,
@@ -38,6 +39,7 @@ pub struct Engine {
 struct Shared {
     core: EngineCore,
     tokenizer: Arc<Tokenizer>,
+    grammars: GrammarCompiler,
     metrics: Arc<EngineMetrics>,
     defaults: GenerationDefaults,
     /// Makes seeds for requests that bring none: a sequence fixed by the engine's seed.
@@ -137,12 +139,21 @@ impl Engine {
             stop_token_ids: params.stop_token_ids.clone(),
             ignore_eos: params.ignore_eos,
             sampling: SamplingParams { seed: params.seed.unwrap_or_else(|| self.draw_seed()), ..params.sampling.clone() },
+            grammar: params.grammar.clone(),
             stream: meter.clone(),
             priority: params.priority,
             cache_salt: params.cache_salt.clone(),
             timeout: params.timeout,
         })?;
         Ok(Output::new(generation, &self.shared.tokenizer, params, meter, prompt_tokens, Arc::clone(&self.shared.generating)))
+    }
+
+    /// Makes a constraint ready for [`Params::grammar`]. May take long, in the worst case about a second: not for a thread that serves others.
+    ///
+    /// # Errors
+    /// When the constraint is malformed or contradictory, or needs more than a bounded amount of work.
+    pub fn compile(&self, constraint: &Constraint) -> Result<Arc<CompiledGrammar>, GrammarError> {
+        self.shared.grammars.compile(constraint)
     }
 
     /// As the model's authors recommend (`generation_config.json`), where they do.
@@ -207,6 +218,8 @@ impl From<Served> for Engine {
     fn from(served: Served) -> Self {
         let Served { core, metrics, tokenizer, generation, seed } = served;
         let next_seed = AtomicU64::new(seed);
-        Self { shared: Arc::new(Shared { core, tokenizer, metrics, defaults: generation, next_seed, generating: Arc::new(()) }) }
+        let grammars = GrammarCompiler::new(Arc::clone(&tokenizer), core.info().vocab_size, &core.info().eos_token_ids);
+        let generating = Arc::new(());
+        Self { shared: Arc::new(Shared { core, tokenizer, grammars, metrics, defaults: generation, next_seed, generating }) }
     }
 }

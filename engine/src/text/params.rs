@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use crate::{model::GenerationDefaults, sampling::SamplingParams};
+use crate::{grammar::CompiledGrammar, model::GenerationDefaults, sampling::SamplingParams};
 
 /// How one answer is made. Names and meanings are vLLM's.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Params {
     pub ignore_eos: bool,
     /// Leaves special tokens out of the text.
     pub skip_special_tokens: bool,
+    /// What the whole text must match, see [`Engine::compile`](super::Engine::compile).
+    pub grammar: Option<Arc<CompiledGrammar>>,
     /// Under [`SchedulingPolicy::Priority`](crate::scheduler::SchedulingPolicy), the lowest goes first.
     pub priority: i64,
     /// Only requests with the same salt share cached prefixes.
@@ -38,6 +40,7 @@ impl Default for Params {
             stop_token_ids: Vec::new(),
             ignore_eos: false,
             skip_special_tokens: true,
+            grammar: None,
             priority: 0,
             cache_salt: None,
             timeout: None,

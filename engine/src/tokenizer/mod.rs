@@ -142,6 +142,18 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes that the token adds to a text which has begun, as grammars see them. A special token is marked by a leading `0xFF`, which no
+    /// text has.
+    pub fn grammar_bytes(&self, id: u32) -> Vec<u8> {
+        if self.is_special(id) {
+            return [&[0xff], self.id_to_token(id).unwrap_or_default().as_bytes()].concat();
+        }
+        match &self.token_bytes {
+            Some(bytes) => bytes.get(id).to_vec(),
+            None => self.id_to_token(id).map(|token| token_bytes::of_piece(&token)).unwrap_or_default(),
+        }
+    }
+
     /// The token as the vocabulary writes it.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -180,4 +192,4 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

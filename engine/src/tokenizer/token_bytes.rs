@@ -46,6 +46,15 @@ impl TokenBytes {
     }
 }
 
+/// What a piece of a SentencePiece vocabulary adds to a text: `▁` stands for a space, `<0x0A>` for a byte.
+pub(super) fn of_piece(piece: &str) -> Vec<u8> {
+    let byte = piece.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>')).filter(|digits| digits.len() == 2);
+    match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+        Some(byte) => vec![byte],
+        None => piece.replace('\u{2581}', " ").into_bytes(),
+    }
+}
+
 /// GPT-2's `bytes_to_unicode`, turned round: printable Latin-1 stands for itself, other bytes for U+0100 and up in order.
 fn byte_alphabet() -> HashMap<char, u8> {
     let printable = |b: &u8| matches!(b, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);

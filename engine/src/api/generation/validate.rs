@@ -57,8 +57,8 @@ impl GenerationFields {
                 top_p: top_p as f32,
                 top_k,
                 min_p: min_p as f32,
-                seed: 0,
                 logprobs,
+                ..SamplingParams::greedy()
             },
             seed: self.seed.map(|seed| seed as u64),
             stop: stop_strings(self.stop)?,

@@ -15,7 +15,7 @@ fn fixture() -> Arc<Tokenizer> {
 }
 
 /// A vocabulary as Llama 2's: `▁` for spaces, a token for every byte, words.
-fn byte_fallback() -> Arc<Tokenizer> {
+pub(crate) fn byte_fallback() -> Arc<Tokenizer> {
     let mut vocab = serde_json::Map::new();
     let pieces = ["<unk>", "<s>", "</s>"].map(str::to_owned).into_iter();
     let pieces = pieces.chain((0..=255u8).map(|b| format!("<0x{b:02X}>")));
