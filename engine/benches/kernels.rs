@@ -11,7 +11,7 @@ use std::{hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokenflow_engine::backend::{
-    AttentionConfig, Backend, DType, KvLayout, QkNorm, RaggedBatch, RopeTable, TensorView,
+    Activation, AttentionConfig, Backend, DType, KvLayout, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
     cpu::{CpuBackend, CpuBatch, CpuBuffer, CpuConfig, CpuKvCache, CpuMatrix, CpuVector},
 };
 
@@ -21,7 +21,7 @@ const HEAD_DIM: usize = 128;
 const LAYERS: usize = 28;
 const VOCABULARY: usize = 151_936;
 const ATTENTION: AttentionConfig =
-    AttentionConfig { num_heads: 16, num_kv_heads: 8, head_dim: HEAD_DIM, scale: 0.088_388_35, sliding_window: None };
+    AttentionConfig { num_heads: 16, num_kv_heads: 8, head_dim: HEAD_DIM, scale: 0.088_388_35, sliding_window: None, soft_cap: None };
 const QKV: usize = (16 + 2 * 8) * HEAD_DIM;
 const BLOCK_SIZE: usize = 16;
 /// `[inputs, outputs]` of a layer's products.
@@ -81,7 +81,7 @@ fn fill(backend: &CpuBackend, kv: &mut CpuKvCache, sequences: usize, tokens: usi
 }
 
 struct Layer {
-    norm: CpuVector,
+    norm: Norm<CpuVector>,
     head_norm: CpuVector,
     products: [CpuMatrix; 4],
 }
@@ -96,7 +96,7 @@ struct Stack {
 impl Stack {
     fn new(backend: &CpuBackend) -> Self {
         let layer = |_| Layer {
-            norm: backend.vector_f32(&[1.0; HIDDEN]),
+            norm: Norm::Rms { weight: backend.vector_f32(&[1.0; HIDDEN]), eps: 1e-6 },
             head_norm: backend.vector_f32(&[1.0; HEAD_DIM]),
             products: SHAPES.map(|(_, inputs, outputs)| matrix(backend, inputs, outputs)),
         };
@@ -111,15 +111,15 @@ impl Stack {
     fn step(&self, b: &CpuBackend, batch: &CpuBatch, x: &mut CpuBuffer, kv: &mut CpuKvCache, buffers: &mut [CpuBuffer; 4]) {
         let [normed, wide, narrow, delta] = buffers;
         for (index, Layer { norm, head_norm, products: [qkv, o, gate_up, down] }) in self.layers.iter().enumerate() {
-            b.rms_norm(x, norm, 1e-6, normed);
+            b.norm(x, norm, normed);
             b.linear(normed, qkv, None, wide);
             let norms = QkNorm { q: head_norm, k: head_norm, eps: 1e-6 };
             b.rope_and_write_kv(batch, wide, &ATTENTION, Some(norms), &self.rope, kv, index);
             b.paged_attention(batch, wide, &ATTENTION, kv, index, narrow);
             b.linear(narrow, o, None, delta);
-            b.add_rms_norm(x, delta, norm, 1e-6, normed);
+            b.add_norm(x, delta, norm, normed);
             b.linear(normed, gate_up, None, wide);
-            b.silu_mul(wide, narrow);
+            b.gated_activate(Activation::Silu, wide, narrow);
             b.linear(narrow, down, None, delta);
         }
         b.gather_logits_rows(batch, x, Some(delta), normed);
@@ -188,11 +188,11 @@ fn elementwise(c: &mut Criterion, backend: &CpuBackend, stack: &Stack) {
         let (batch, mut kv) = (batch(backend, rows.min(8), rows / rows.min(8), 0), kv_cache(backend, LAYERS, rows.max(8 * BLOCK_SIZE)));
         let (mut x, delta, mut out) = (activations(rows, HIDDEN), activations(rows, HIDDEN), backend.buffer());
         let Layer { norm, head_norm, .. } = &stack.layers[0];
-        group.bench_function(BenchmarkId::new("add_rms_norm", rows), |b| {
-            b.iter(|| backend.add_rms_norm(&mut x, &delta, norm, 1e-6, &mut out))
-        });
+        group.bench_function(BenchmarkId::new("add_norm", rows), |b| b.iter(|| backend.add_norm(&mut x, &delta, norm, &mut out)));
         let wide = activations(rows, 2 * INTERMEDIATE);
-        group.bench_function(BenchmarkId::new("silu_mul", rows), |b| b.iter(|| backend.silu_mul(&wide, &mut out)));
+        group.bench_function(BenchmarkId::new("gated_activate", rows), |b| {
+            b.iter(|| backend.gated_activate(Activation::Silu, &wide, &mut out))
+        });
         let (mut qkv, mut layers) = (activations(rows, QKV), (0..LAYERS).cycle());
         group.bench_function(BenchmarkId::new("rope_and_write_kv", rows), |b| {
             b.iter(|| {

@@ -22,9 +22,18 @@ pub struct AttentionConfig {
     pub scale: f32,
     /// Number of latest positions a token sees, itself included; `None` sees all.
     pub sliding_window: Option<usize>,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
 }
 
-/// Per-head norms of queries and keys (Qwen3).
+impl AttentionConfig {
+    /// The first position that the token at `position` sees; the last is its own.
+    pub fn first_seen(&self, position: usize) -> usize {
+        self.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// Per-head RMS norms of queries and keys (Qwen3, Gemma 3).
 pub struct QkNorm<'a, V> {
     pub q: &'a V,
     pub k: &'a V,

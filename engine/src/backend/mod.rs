@@ -6,11 +6,13 @@ mod attention;
 mod batch;
 pub mod cpu;
 mod error;
+mod layer;
 mod ops;
 mod tensor;
 
 pub use attention::{AttentionConfig, KvLayout, QkNorm, RopeTable};
 pub use batch::RaggedBatch;
 pub use error::BackendError;
+pub use layer::{Activation, Experts, Norm, Routing};
 pub use ops::Backend;
 pub use tensor::{BlockFormat, DType, MatrixView, TensorView};

@@ -1,7 +1,7 @@
 //! The trait that model code is written over.
 //! One call is one fused kernel of a GPU; all activations are `[rows, cols]`, one row per token of the ragged batch, row-major.
 
-use super::{AttentionConfig, BackendError, KvLayout, MatrixView, QkNorm, RaggedBatch, RopeTable, TensorView};
+use super::{Activation, AttentionConfig, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView};
 use crate::{sampling::SampledToken, scheduler::SampleRequest};
 
 /// A device and its kernels. Model code is written once over this trait.
@@ -48,20 +48,34 @@ pub trait Backend: Send + Sync + 'static {
 
     fn batch(&self, batch: RaggedBatch) -> Self::Batch;
 
-    /// `out[t] = table[tokens[t]]`; shape `[tokens, in_features]`.
-    fn embed(&self, batch: &Self::Batch, table: &Self::Matrix, out: &mut Self::Buffer);
+    /// `out[t] = table[tokens[t]] * scale`; shape `[tokens, in_features]`. The scale is rounded to the type that the device computes in, as
+    /// models that scale their embeddings were trained.
+    fn embed(&self, batch: &Self::Batch, table: &Self::Matrix, scale: f32, out: &mut Self::Buffer);
 
-    /// `out = x / rms(x) * weight`, row by row.
-    fn rms_norm(&self, x: &Self::Buffer, weight: &Self::Vector, eps: f32, out: &mut Self::Buffer);
+    /// `out = norm(x)`, row by row.
+    fn norm(&self, x: &Self::Buffer, norm: &Norm<Self::Vector>, out: &mut Self::Buffer);
 
-    /// `x += delta`, then `out = rms_norm(x)`.
-    fn add_rms_norm(&self, x: &mut Self::Buffer, delta: &Self::Buffer, weight: &Self::Vector, eps: f32, out: &mut Self::Buffer);
+    /// `x += delta`, then `out = norm(x)`.
+    fn add_norm(&self, x: &mut Self::Buffer, delta: &Self::Buffer, norm: &Norm<Self::Vector>, out: &mut Self::Buffer);
+
+    /// `x += delta`.
+    fn add(&self, x: &mut Self::Buffer, delta: &Self::Buffer);
 
     /// `out = x * weight^T + bias`; `[rows, in] -> [rows, out]`.
     fn linear(&self, x: &Self::Buffer, weight: &Self::Matrix, bias: Option<&Self::Vector>, out: &mut Self::Buffer);
 
-    /// `out = silu(x[.., ..n]) * x[.., n..]` for x of `2n` columns.
-    fn silu_mul(&self, x: &Self::Buffer, out: &mut Self::Buffer);
+    /// `x = f(x)`, element by element.
+    fn activate(&self, f: Activation, x: &mut Self::Buffer);
+
+    /// `out = f(x[.., ..n]) * x[.., n..]` for x of `2n` columns.
+    fn gated_activate(&self, f: Activation, x: &Self::Buffer, out: &mut Self::Buffer);
+
+    /// `x = cap * tanh(x / cap)`, element by element.
+    fn soft_cap(&self, x: &mut Self::Buffer, cap: f32);
+
+    /// A mixture of experts: each row of `x` goes through the experts that its row of `logits` (`[rows, experts]`) is routed to, and `out` is
+    /// their weighted sum, in the order of the experts. See [`Experts`].
+    fn experts(&self, x: &Self::Buffer, logits: &Self::Buffer, experts: &Experts<Self::Matrix>, out: &mut Self::Buffer);
 
     /// In place on rows of `[q heads | k heads | v heads]`: RMS norm of each q and k head where a weight is given, then rotary embedding
     /// (half-split pairs, as in Hugging Face's `rotate_half`), then keys and values are written to the cache at the batch's slots.

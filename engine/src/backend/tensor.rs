@@ -28,6 +28,17 @@ pub struct TensorView<'a> {
     pub bytes: &'a [u8],
 }
 
+impl TensorView<'_> {
+    /// All values, widened exactly.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match self.dtype {
+            DType::F32 => self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            DType::F16 => self.bytes.as_chunks().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
+            DType::BF16 => self.bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
+        }
+    }
+}
+
 /// Blocks of GGUF files (ggml-common.h): a row is a whole number of them, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BlockFormat {

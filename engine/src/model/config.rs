@@ -4,10 +4,12 @@
 use std::path::Path;
 
 use super::{
+    architecture::Architecture,
     fields::{ConfigError, Fields},
     registry,
     rope::RopeConfig,
 };
+use crate::backend::{Activation, Routing};
 
 /// Above every model there is; vectors with an entry per layer are made before any tensor is looked at.
 const MAX_LAYERS: usize = 10_000;
@@ -24,20 +26,70 @@ pub struct ModelConfig {
     pub num_heads: usize,
     pub num_kv_heads: usize,
     pub head_dim: usize,
-    pub rms_norm_eps: f32,
+    pub norm_kind: NormKind,
+    pub norm_eps: f32,
+    pub activation: Activation,
     /// Longest context, in tokens.
     pub max_position_embeddings: usize,
     /// Whether the head is the embedding table.
     pub tie_word_embeddings: bool,
+    /// What embeddings are multiplied by; 1 for most models.
+    pub embedding_scale: f32,
+    /// Biases of queries, keys and values.
     pub attention_bias: bool,
+    pub attention_output_bias: bool,
     pub mlp_bias: bool,
+    /// Whether every query and key head is normed.
+    pub qk_norm: bool,
+    /// What attention's scores are multiplied by; `head_dim^-0.5` for most models.
+    pub attention_scale: f32,
+    /// Scores become `cap * tanh(score / cap)`.
+    pub attention_soft_cap: Option<f32>,
+    pub logits_soft_cap: Option<f32>,
+    /// Whether attention and MLP work on the same input (GPT-NeoX).
+    pub parallel_residual: bool,
     /// Per layer: number of latest positions that a token sees; `None` for all.
     pub sliding_windows: Vec<Option<usize>>,
     pub rope: RopeConfig,
+    /// Of layers with a sliding window, where theirs differs (Gemma 3).
+    pub local_rope: Option<RopeConfig>,
+    /// `None` where every layer is dense.
+    pub experts: Option<ExpertsConfig>,
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation: those of `config.json` and of `generation_config.json`.
     pub eos_token_ids: Vec<u32>,
     pub generation: GenerationDefaults,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    Rms,
+    /// RMS norm whose scale is `1 + weight`.
+    RmsPlusOne,
+    /// Layer norm with bias.
+    Layer,
+}
+
+/// Mixtures of experts in place of MLPs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExpertsConfig {
+    pub num_experts: usize,
+    /// Of one expert.
+    pub intermediate_size: usize,
+    pub routing: Routing,
+    /// Per layer: whether it has experts.
+    pub layers: Vec<bool>,
+}
+
+impl ExpertsConfig {
+    /// Experts that a token goes through.
+    pub(super) fn top_k(config: &Fields, num_experts: usize) -> Result<usize, ConfigError> {
+        let top_k = config.count("num_experts_per_tok")?;
+        if top_k > num_experts {
+            return Err(config.error("num_experts_per_tok", format!("is {top_k}, more than the {num_experts} experts")));
+        }
+        Ok(top_k)
+    }
 }
 
 /// Sampling defaults that the model's authors recommend, where `generation_config.json` has them.
@@ -70,8 +122,10 @@ impl ModelConfig {
     }
 
     fn read(config: &Fields, generation: Option<&Fields>) -> Result<Self, ConfigError> {
-        let architecture = architecture(config)?;
-        refuse_unsupported(config)?;
+        let (name, architecture) = architecture(config)?;
+        // Models of several kinds of input keep the part that reads text in an object of its own.
+        let text = config.inner("text_config")?.unwrap_or_else(|| config.clone());
+        let config = &text.normalized(architecture.aliases, architecture.defaults)?;
         let hidden_size = config.count("hidden_size")?;
         let num_heads = config.count("num_attention_heads")?;
         let num_kv_heads = config.optional_count("num_key_value_heads")?.unwrap_or(num_heads);
@@ -88,8 +142,10 @@ impl ModelConfig {
         if num_layers > MAX_LAYERS {
             return Err(config.error("num_hidden_layers", format!("is {num_layers}, which is not a possible size")));
         }
-        Ok(Self {
-            architecture,
+        let (rope, local_rope) = RopeConfig::read(config, head_dim)?;
+        let attention_bias = config.flag("attention_bias")?;
+        let mut model = Self {
+            architecture: name,
             vocab_size: config.count("vocab_size")?,
             hidden_size,
             intermediate_size: config.count("intermediate_size")?,
@@ -97,17 +153,30 @@ impl ModelConfig {
             num_heads,
             num_kv_heads,
             head_dim,
-            rms_norm_eps: config.positive("rms_norm_eps")? as f32,
-            max_position_embeddings: config.count("max_position_embeddings")?,
+            norm_kind: NormKind::Rms,
+            norm_eps: config.positive("rms_norm_eps")? as f32,
+            activation: activation(config)?,
+            max_position_embeddings: config.count("max_position_embeddings")?.max(rope.stretched_positions()),
             tie_word_embeddings: config.flag("tie_word_embeddings")?,
-            attention_bias: config.flag("attention_bias")?,
+            embedding_scale: 1.0,
+            attention_bias,
+            attention_output_bias: attention_bias,
             mlp_bias: config.flag("mlp_bias")?,
+            qk_norm: false,
+            attention_scale: (head_dim as f32).powf(-0.5),
+            attention_soft_cap: None,
+            logits_soft_cap: None,
+            parallel_residual: false,
             sliding_windows: sliding_windows(config, num_layers)?,
-            rope: RopeConfig::read(config, head_dim)?,
+            rope,
+            local_rope,
+            experts: None,
             bos_token_id: config.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: eos_token_ids(config, generation)?,
             generation: generation.map_or(Ok(GenerationDefaults::default()), GenerationDefaults::read)?,
-        })
+        };
+        (architecture.configure)(config, &mut model)?;
+        Ok(model)
     }
 }
 
@@ -129,21 +198,22 @@ impl GenerationDefaults {
     }
 }
 
-fn architecture(config: &Fields) -> Result<String, ConfigError> {
+fn architecture(config: &Fields) -> Result<(String, &'static Architecture), ConfigError> {
     let named = config.required::<Vec<String>>("architectures")?;
-    let known = registry::architectures();
-    match named.iter().find(|name| known.contains(&name.as_str())) {
-        Some(name) => Ok(name.clone()),
-        None => Err(ConfigError::Architecture { file: config.file().into(), found: named.join(", "), known: known.join(", ") }),
-    }
+    let found = named.iter().find_map(|name| Some((name.clone(), registry::find(name)?)));
+    let known = || registry::architectures().join(", ");
+    found.ok_or_else(|| ConfigError::Architecture { file: config.file().into(), found: named.join(", "), known: known() })
 }
 
-fn refuse_unsupported(config: &Fields) -> Result<(), ConfigError> {
-    match config.optional::<String>("hidden_act")?.as_deref() {
-        None | Some("silu") => {}
-        Some(other) => return Err(config.error("hidden_act", format!("is \"{other}\"; only \"silu\" is supported"))),
+/// Gemma calls it `hidden_activation`, beside a `hidden_act` that means nothing.
+fn activation(config: &Fields) -> Result<Activation, ConfigError> {
+    let field = if config.optional::<String>("hidden_activation")?.is_some() { "hidden_activation" } else { "hidden_act" };
+    match config.optional::<String>(field)?.as_deref() {
+        None | Some("silu" | "swish") => Ok(Activation::Silu),
+        Some("gelu") => Ok(Activation::Gelu),
+        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast") => Ok(Activation::GeluTanh),
+        Some(other) => Err(config.error(field, format!("is \"{other}\"; known are silu, gelu and gelu_pytorch_tanh"))),
     }
-    Ok(())
 }
 
 /// As transformers derives them: `layer_types` says which layers slide; without it those from `max_window_layers` on do.
@@ -247,7 +317,9 @@ mod tests {
         }
         assert_eq!(
             error("architectures", json!(["MambaForCausalLM"])),
-            "config.json: architecture \"MambaForCausalLM\" is not supported; known are LlamaForCausalLM, Qwen3ForCausalLM"
+            "config.json: architecture \"MambaForCausalLM\" is not supported; known are Gemma2ForCausalLM, Gemma3ForCausalLM, \
+             Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, \
+             Qwen3ForCausalLM, Qwen3MoeForCausalLM"
         );
         assert_eq!(error("hidden_size", json!(0)), "config.json: field \"hidden_size\" is 0, which is not a possible size");
         assert!(error("hidden_size", json!("64")).starts_with("config.json: field \"hidden_size\" is malformed: invalid type: string"));
@@ -257,7 +329,10 @@ mod tests {
             "config.json: field \"num_key_value_heads\" is 3, which does not divide num_attention_heads, 4"
         );
         assert_eq!(error("head_dim", json!(15)), "config.json: field \"head_dim\" is 15 but must be even");
-        assert_eq!(error("hidden_act", json!("gelu")), "config.json: field \"hidden_act\" is \"gelu\"; only \"silu\" is supported");
+        assert_eq!(
+            error("hidden_act", json!("relu")),
+            "config.json: field \"hidden_act\" is \"relu\"; known are silu, gelu and gelu_pytorch_tanh"
+        );
         assert_eq!(error("layer_types", json!(["full_attention"])), "config.json: field \"layer_types\" has 1 entries for 3 layers");
         assert!(ModelConfig::parse(b"{", None).unwrap_err().to_string().starts_with("config.json is not a JSON object: EOF"));
         let missing = ModelConfig::open(Path::new("/nonexistent")).unwrap_err().to_string();

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::{ModelConfig, parts::Norm};
+pub(super) use super::scope::Scope;
+use super::{ModelConfig, RopeConfig, architecture::Names};
 use crate::{
-    backend::{Backend, KvLayout, RopeTable},
+    backend::{Backend, KvLayout, Norm, RopeTable},
     weights::{Cut, Loader, WeightsError},
 };
 
@@ -59,13 +60,25 @@ pub(super) struct Step<'a, B: Backend> {
 
 impl<B: Backend> Step<'_, B> {
     /// `residual += delta`, then `scratch.normed = norm(residual)`.
-    pub(super) fn add_norm(&mut self, norm: &Norm<B>) {
+    pub(super) fn add_norm(&mut self, norm: &Norm<B::Vector>) {
         if self.has_delta {
-            self.backend.add_rms_norm(&mut self.hidden.residual, &self.hidden.delta, &norm.weight, norm.eps, &mut self.scratch.normed);
+            self.backend.add_norm(&mut self.hidden.residual, &self.hidden.delta, norm, &mut self.scratch.normed);
         } else {
-            self.backend.rms_norm(&self.hidden.residual, &norm.weight, norm.eps, &mut self.scratch.normed);
+            self.backend.norm(&self.hidden.residual, norm, &mut self.scratch.normed);
         }
         self.has_delta = true;
+    }
+
+    /// `scratch.normed = norm(residual)`, then `residual += delta`: what follows works on the same input as what made `delta`.
+    pub(super) fn norm_then_add(&mut self, norm: &Norm<B::Vector>) {
+        self.backend.norm(&self.hidden.residual, norm, &mut self.scratch.normed);
+        self.backend.add(&mut self.hidden.residual, &self.hidden.delta);
+    }
+
+    /// `delta = norm(delta)`.
+    pub(super) fn norm_delta(&mut self, norm: &Norm<B::Vector>) {
+        self.backend.norm(&self.hidden.delta, norm, &mut self.scratch.normed);
+        std::mem::swap(&mut self.hidden.delta, &mut self.scratch.normed);
     }
 }
 
@@ -78,54 +91,15 @@ pub(super) struct Scratch<B: Backend> {
     pub(super) narrow: B::Buffer,
 }
 
-/// Where tensors of one part of the model are found, and for whom they are loaded.
-pub(super) struct Scope<'a, B: Backend> {
-    pub(super) config: &'a ModelConfig,
-    pub(super) loader: Loader<'a>,
-    backend: &'a B,
-    prefix: String,
-}
-
-impl<'a, B: Backend> Scope<'a, B> {
-    pub(super) fn at(&self, name: &str) -> Self {
-        Self { config: self.config, loader: self.loader, backend: self.backend, prefix: self.path(name) }
-    }
-
-    pub(super) fn norm(&self, name: &str, len: usize) -> Result<Norm<B>, WeightsError> {
-        let name = self.path(&format!("{name}.weight"));
-        let tensor = self.loader.vector(&name, len, Cut::None)?;
-        let weight = self.backend.vector(&[tensor.view()]).map_err(|reason| WeightsError::Backend { tensor: name, reason })?;
-        Ok(Norm { weight, eps: self.config.rms_norm_eps })
-    }
-
-    /// The matrices `names` of (name, rows), stacked by rows.
-    pub(super) fn matrix(&self, names: &[(&str, usize)], cols: usize, cut: Cut) -> Result<B::Matrix, WeightsError> {
-        let load = |(name, rows): &(&str, usize)| self.loader.matrix(&self.path(&format!("{name}.weight")), [*rows, cols], cut);
-        let tensors = names.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        let views: Vec<_> = tensors.iter().map(|t| t.view()).collect();
-        self.backend.matrix(&views).map_err(|reason| WeightsError::Backend { tensor: self.path(names[0].0), reason })
-    }
-
-    /// The biases that belong to such matrices.
-    pub(super) fn biases(&self, names: &[(&str, usize)], cut: Cut) -> Result<B::Vector, WeightsError> {
-        // A matrix cut by columns gives every rank the whole output.
-        let cut = if cut == Cut::Rows { Cut::Rows } else { Cut::None };
-        let load = |(name, len): &(&str, usize)| self.loader.vector(&self.path(&format!("{name}.bias")), *len, cut);
-        let tensors = names.iter().map(load).collect::<Result<Vec<_>, _>>()?;
-        let views: Vec<_> = tensors.iter().map(|t| t.view()).collect();
-        self.backend.vector(&views).map_err(|reason| WeightsError::Backend { tensor: self.path(names[0].0), reason })
-    }
-
-    fn path(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.into() } else { format!("{}.{name}", self.prefix) }
-    }
-}
-
 pub(super) struct Decoder<B: Backend, L> {
     layers: Vec<L>,
-    rope: RopeTable<B::Vector>,
+    /// Of layers that see all positions, and of those with a sliding window.
+    ropes: [RopeTable<B::Vector>; 2],
+    /// Per layer: whether it has a sliding window.
+    slides: Vec<bool>,
     /// On the first stage; on the last one too where the head is tied to it.
     embedding: Option<B::Matrix>,
+    embedding_scale: f32,
     is_first: bool,
     /// On the last stage.
     head: Option<Head<B>>,
@@ -137,37 +111,49 @@ pub(super) struct Decoder<B: Backend, L> {
 }
 
 struct Head<B: Backend> {
-    norm: Norm<B>,
+    norm: Norm<B::Vector>,
     /// `None` where the embedding table serves.
     weight: Option<B::Matrix>,
+    soft_cap: Option<f32>,
     /// The rows whose logits are wanted, before and after the norm.
     rows: B::Buffer,
     normed: B::Buffer,
 }
 
 impl<B: Backend, L: Layer<B>> Decoder<B, L> {
-    pub(super) fn load(config: &ModelConfig, loader: Loader<'_>, backend: &B, layers: Range<usize>) -> Result<Self, WeightsError> {
-        let root = Scope { config, loader, backend, prefix: String::new() };
-        let model = root.at("model");
+    pub(super) fn load(
+        config: &ModelConfig,
+        names: &'static Names,
+        loader: Loader<'_>,
+        backend: &B,
+        layers: Range<usize>,
+    ) -> Result<Self, WeightsError> {
+        let root = Scope::new(config, loader, names, backend);
+        let model = root.at(root.first_of(names.roots, names.embedding));
         let (is_first, is_last) = (layers.start == 0, layers.end == config.num_layers);
-        let vocab = config.vocab_size;
-        let table = || model.matrix(&[("embed_tokens", vocab)], config.hidden_size, Cut::None);
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let head = || {
+            let weight = || root.matrix(&[(root.first_of(names.heads, ""), vocab)], hidden, Cut::None);
             Ok(Head {
-                norm: model.norm("norm", config.hidden_size)?,
-                weight: if config.tie_word_embeddings {
-                    None
-                } else {
-                    Some(root.matrix(&[("lm_head", vocab)], config.hidden_size, Cut::None)?)
-                },
+                norm: model.norm(names.final_norm, hidden)?,
+                weight: if config.tie_word_embeddings { None } else { Some(weight()?) },
+                soft_cap: config.logits_soft_cap,
                 rows: backend.buffer(),
                 normed: backend.buffer(),
             })
         };
+        let needs_table = is_first || (is_last && config.tie_word_embeddings);
+        let rope = |rope: &RopeConfig| RopeTable {
+            inv_freq: backend.vector_f32(&rope.inv_freq()),
+            rotary_dim: rope.rotary_dim,
+            scale: rope.attention_factor,
+        };
         Ok(Self {
-            layers: layers.map(|i| L::load(&model.at(&format!("layers.{i}")), i)).collect::<Result<_, _>>()?,
-            rope: RopeTable { inv_freq: backend.vector_f32(&config.rope.inv_freq()), rotary_dim: config.rope.rotary_dim, scale: 1.0 },
-            embedding: if is_first || (is_last && config.tie_word_embeddings) { Some(table()?) } else { None },
+            slides: layers.clone().map(|i| config.sliding_windows[i].is_some()).collect(),
+            layers: layers.map(|i| L::load(&model.at(&format!("{}.{i}", names.layers)), i)).collect::<Result<_, _>>()?,
+            ropes: [rope(&config.rope), rope(config.local_rope.as_ref().unwrap_or(&config.rope))],
+            embedding: if needs_table { Some(model.matrix(&[(names.embedding, vocab)], hidden, Cut::None)?) } else { None },
+            embedding_scale: config.embedding_scale,
             is_first,
             head: if is_last { Some(head()?) } else { None },
             scratch: Scratch { normed: backend.buffer(), wide: backend.buffer(), narrow: backend.buffer() },
@@ -189,20 +175,23 @@ impl<B: Backend, L: Layer<B>> Model<B> for Decoder<B, L> {
 
     fn forward(&mut self, backend: &B, batch: &B::Batch, kv: &mut B::KvCache, hidden: &mut Hidden<B>, logits: Option<&mut B::Buffer>) {
         if let (true, Some(table)) = (self.is_first, &self.embedding) {
-            backend.embed(batch, table, &mut hidden.residual);
+            backend.embed(batch, table, self.embedding_scale, &mut hidden.residual);
         }
-        let (rope, scratch) = (&self.rope, &mut self.scratch);
+        let (rope, scratch) = (&self.ropes[0], &mut self.scratch);
         let mut step = Step { backend, batch, rope, kv, layer: 0, hidden, scratch, has_delta: !self.is_first };
-        for (index, layer) in self.layers.iter().enumerate() {
-            step.layer = index;
+        for (index, (layer, slides)) in self.layers.iter().zip(&self.slides).enumerate() {
+            (step.layer, step.rope) = (index, &self.ropes[usize::from(*slides)]);
             layer.forward(&mut step);
         }
         if let (Some(head), Some(logits)) = (&mut self.head, logits) {
             let delta = step.has_delta.then_some(&step.hidden.delta);
             backend.gather_logits_rows(batch, &step.hidden.residual, delta, &mut head.rows);
-            backend.rms_norm(&head.rows, &head.norm.weight, head.norm.eps, &mut head.normed);
+            backend.norm(&head.rows, &head.norm, &mut head.normed);
             if let Some(weight) = head.weight.as_ref().or(self.embedding.as_ref()) {
                 backend.linear(&head.normed, weight, None, logits);
+            }
+            if let Some(cap) = head.soft_cap {
+                backend.soft_cap(logits, cap);
             }
         }
     }

@@ -40,6 +40,30 @@ impl Fields {
         Ok(Self { file: file.into(), prefix: String::new(), object })
     }
 
+    /// The same under the names that we use (`aliases` of (theirs, ours)), with `defaults`, a JSON object, in the place of absent fields.
+    pub(super) fn normalized(mut self, aliases: &[(&str, &str)], defaults: &str) -> Result<Self, ConfigError> {
+        for (theirs, ours) in aliases {
+            if let (Some(value), false) = (self.object.get(*theirs), self.object.contains_key(*ours)) {
+                self.object.insert((*ours).into(), value.clone());
+            }
+        }
+        for (field, value) in Self::parse("the architecture's defaults", defaults.as_bytes())?.object {
+            self.object.entry(field).or_insert(value);
+        }
+        Ok(self)
+    }
+
+    /// The object `inner`, which has our fields of its own for those that it leaves out.
+    pub(super) fn inner(&self, inner: &str) -> Result<Option<Self>, ConfigError> {
+        let Some(mut inner) = self.object(inner)? else { return Ok(None) };
+        for (field, value) in &self.object {
+            if !inner.object.contains_key(field) {
+                inner.object.insert(field.clone(), value.clone());
+            }
+        }
+        Ok(Some(inner))
+    }
+
     pub(super) fn file(&self) -> &str {
         &self.file
     }
@@ -76,6 +100,14 @@ impl Fields {
     pub(super) fn positive(&self, field: &str) -> Result<f64, ConfigError> {
         let value = self.required::<f64>(field)?;
         if value > 0.0 && value.is_finite() { Ok(value) } else { Err(self.error(field, format!("is {value} but must be above 0"))) }
+    }
+
+    /// `None` where the field is absent or null.
+    pub(super) fn optional_positive(&self, field: &str) -> Result<Option<f64>, ConfigError> {
+        match self.optional::<f64>(field)? {
+            None => Ok(None),
+            Some(_) => self.positive(field).map(Some),
+        }
     }
 
     pub(super) fn flag(&self, field: &str) -> Result<bool, ConfigError> {

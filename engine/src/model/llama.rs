@@ -1,33 +1,7 @@
 //! Llama (2, 3 and what is built like them): grouped-query attention, gated MLP, optional biases.
 
-use super::{
-    decoder::{Layer, Scope, Step},
-    parts::{Attention, GatedMlp, Norm},
-};
-use crate::{backend::Backend, weights::WeightsError};
+use super::{architecture::Architecture, pre_norm::PreNorm};
 
-pub(super) struct LlamaLayer<B: Backend> {
-    input_norm: Norm<B>,
-    attention: Attention<B>,
-    post_attention_norm: Norm<B>,
-    mlp: GatedMlp<B>,
-}
+pub(super) const ARCHITECTURE: Architecture = Architecture::COMMON;
 
-impl<B: Backend> Layer<B> for LlamaLayer<B> {
-    fn load(scope: &Scope<'_, B>, index: usize) -> Result<Self, WeightsError> {
-        let hidden_size = scope.config.hidden_size;
-        Ok(Self {
-            input_norm: scope.norm("input_layernorm", hidden_size)?,
-            attention: Attention::load(&scope.at("self_attn"), index, None)?,
-            post_attention_norm: scope.norm("post_attention_layernorm", hidden_size)?,
-            mlp: GatedMlp::load(&scope.at("mlp"))?,
-        })
-    }
-
-    fn forward(&self, step: &mut Step<'_, B>) {
-        step.add_norm(&self.input_norm);
-        self.attention.forward(step);
-        step.add_norm(&self.post_attention_norm);
-        self.mlp.forward(step);
-    }
-}
+pub(super) type Layer<B> = PreNorm<B>;

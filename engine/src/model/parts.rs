@@ -7,12 +7,6 @@ use crate::{
     weights::{Cut, WeightsError},
 };
 
-/// RMS norm.
-pub(super) struct Norm<B: Backend> {
-    pub(super) weight: B::Vector,
-    pub(super) eps: f32,
-}
-
 /// One product, of one or several matrices stacked by rows.
 pub(super) struct Linear<B: Backend> {
     weight: B::Matrix,
@@ -29,20 +23,38 @@ impl<B: Backend> Linear<B> {
         })
     }
 
-    fn forward(&self, backend: &B, x: &B::Buffer, out: &mut B::Buffer) {
+    /// One tensor of `heads * parts * head_dim` rows, head by head, which become `parts` blocks of all heads; cut by heads.
+    pub(super) fn load_interleaved(
+        scope: &Scope<'_, B>,
+        name: &str,
+        [parts, heads, head_dim]: [usize; 3],
+        cols: usize,
+        bias: bool,
+    ) -> Result<Self, WeightsError> {
+        let own_heads = heads / scope.loader.group_size();
+        let order: Vec<usize> = (0..parts).flat_map(|part| (0..own_heads).map(move |head| head * parts + part)).collect();
+        Ok(Self {
+            weight: scope.matrix_in_order(name, [heads * parts * head_dim, cols], head_dim, &order)?,
+            bias: if bias { Some(scope.bias_in_order(name, heads * parts * head_dim, head_dim, &order)?) } else { None },
+        })
+    }
+
+    pub(super) fn forward(&self, backend: &B, x: &B::Buffer, out: &mut B::Buffer) {
         backend.linear(x, &self.weight, self.bias.as_ref(), out);
     }
 }
 
 /// Norms of every query and key head.
 pub(super) struct QkNorms<B: Backend> {
-    q: Norm<B>,
-    k: Norm<B>,
+    q: B::Vector,
+    k: B::Vector,
+    eps: f32,
 }
 
 impl<B: Backend> QkNorms<B> {
-    pub(super) fn load(scope: &Scope<'_, B>) -> Result<Self, WeightsError> {
-        Ok(Self { q: scope.norm("q_norm", scope.config.head_dim)?, k: scope.norm("k_norm", scope.config.head_dim)? })
+    fn load(scope: &Scope<'_, B>) -> Result<Self, WeightsError> {
+        let weight = |name| scope.norm_weight(name, scope.config.head_dim);
+        Ok(Self { q: weight("q_norm")?, k: weight("k_norm")?, eps: scope.config.norm_eps })
     }
 }
 
@@ -55,55 +67,36 @@ pub(super) struct Attention<B: Backend> {
 }
 
 impl<B: Backend> Attention<B> {
-    /// `index` is the layer's place in the whole model.
-    pub(super) fn load(scope: &Scope<'_, B>, index: usize, norms: Option<QkNorms<B>>) -> Result<Self, WeightsError> {
-        let (c, ranks) = (scope.config, scope.loader.group_size());
+    /// Tensors of the common names. `index` is the layer's place in the whole model.
+    pub(super) fn load(scope: &Scope<'_, B>, index: usize) -> Result<Self, WeightsError> {
+        let c = scope.config;
         let (q_rows, kv_rows) = (c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim);
         let qkv = [("q_proj", q_rows), ("k_proj", kv_rows), ("v_proj", kv_rows)];
-        Ok(Self {
-            config: AttentionConfig {
-                num_heads: c.num_heads / ranks,
-                num_kv_heads: c.num_kv_heads / ranks,
-                head_dim: c.head_dim,
-                scale: (c.head_dim as f32).powf(-0.5),
-                sliding_window: c.sliding_windows[index],
-            },
-            qkv: Linear::load(scope, &qkv, c.hidden_size, Cut::Rows, c.attention_bias)?,
-            norms,
-            output: Linear::load(scope, &[("o_proj", c.hidden_size)], q_rows, Cut::Cols, c.attention_bias)?,
-        })
+        let qkv = Linear::load(scope, &qkv, c.hidden_size, Cut::Rows, c.attention_bias)?;
+        let norms = if c.qk_norm { Some(QkNorms::load(scope)?) } else { None };
+        let output = Linear::load(scope, &[("o_proj", c.hidden_size)], q_rows, Cut::Cols, c.attention_output_bias)?;
+        Ok(Self::new(scope, index, qkv, norms, output))
+    }
+
+    pub(super) fn new(scope: &Scope<'_, B>, index: usize, qkv: Linear<B>, norms: Option<QkNorms<B>>, output: Linear<B>) -> Self {
+        let (c, ranks) = (scope.config, scope.loader.group_size());
+        let config = AttentionConfig {
+            num_heads: c.num_heads / ranks,
+            num_kv_heads: c.num_kv_heads / ranks,
+            head_dim: c.head_dim,
+            scale: c.attention_scale,
+            sliding_window: c.sliding_windows[index],
+            soft_cap: c.attention_soft_cap,
+        };
+        Self { config, qkv, norms, output }
     }
 
     pub(super) fn forward(&self, step: &mut Step<'_, B>) {
         let (backend, scratch) = (step.backend, &mut *step.scratch);
         self.qkv.forward(backend, &scratch.normed, &mut scratch.wide);
-        let norms = self.norms.as_ref().map(|n| QkNorm { q: &n.q.weight, k: &n.k.weight, eps: n.q.eps });
+        let norms = self.norms.as_ref().map(|n| QkNorm { q: &n.q, k: &n.k, eps: n.eps });
         backend.rope_and_write_kv(step.batch, &mut scratch.wide, &self.config, norms, step.rope, step.kv, step.layer);
         backend.paged_attention(step.batch, &scratch.wide, &self.config, step.kv, step.layer, &mut scratch.narrow);
         self.output.forward(backend, &scratch.narrow, &mut step.hidden.delta);
-    }
-}
-
-/// `down(silu(gate(x)) * up(x))`.
-pub(super) struct GatedMlp<B: Backend> {
-    gate_up: Linear<B>,
-    down: Linear<B>,
-}
-
-impl<B: Backend> GatedMlp<B> {
-    pub(super) fn load(scope: &Scope<'_, B>) -> Result<Self, WeightsError> {
-        let c = scope.config;
-        let gate_up = [("gate_proj", c.intermediate_size), ("up_proj", c.intermediate_size)];
-        Ok(Self {
-            gate_up: Linear::load(scope, &gate_up, c.hidden_size, Cut::Rows, c.mlp_bias)?,
-            down: Linear::load(scope, &[("down_proj", c.hidden_size)], c.intermediate_size, Cut::Cols, c.mlp_bias)?,
-        })
-    }
-
-    pub(super) fn forward(&self, step: &mut Step<'_, B>) {
-        let (backend, scratch) = (step.backend, &mut *step.scratch);
-        self.gate_up.forward(backend, &scratch.normed, &mut scratch.wide);
-        backend.silu_mul(&scratch.wide, &mut scratch.narrow);
-        self.down.forward(backend, &scratch.narrow, &mut step.hidden.delta);
     }
 }

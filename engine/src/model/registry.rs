@@ -1,6 +1,9 @@
 use std::ops::Range;
 
-use super::{ConfigError, Model, ModelConfig, decoder::Decoder, llama::LlamaLayer, qwen3::Qwen3Layer};
+use super::{
+    ConfigError, Model, ModelConfig, architecture::Architecture, decoder::Decoder, gemma2, gemma3, gpt_neox, llama, mistral, mixtral,
+    qwen2, qwen3, qwen3_moe,
+};
 use crate::{
     backend::Backend,
     weights::{Loader, WeightsError},
@@ -14,12 +17,20 @@ pub enum LoadError {
     Weights(#[from] WeightsError),
 }
 
-/// Lists every architecture once: its name in `config.json` and its layer.
+/// Lists every architecture once: its name in `config.json` and its module.
 macro_rules! registry {
-    ($($name:literal => $layer:ident,)*) => {
+    ($($name:literal => $module:ident,)*) => {
         /// The architectures that [`load`] knows, by their names in `config.json`.
         pub fn architectures() -> &'static [&'static str] {
             &[$($name),*]
+        }
+
+        /// The architecture of that name in `config.json`.
+        pub(super) fn find(name: &str) -> Option<&'static Architecture> {
+            match name {
+                $($name => Some(&$module::ARCHITECTURE),)*
+                _ => None,
+            }
         }
 
         /// Loads `layers` of the model that `config` describes: all of `0..num_layers`, or a pipeline stage's share.
@@ -28,7 +39,10 @@ macro_rules! registry {
         /// When a tensor is missing or does not fit the config, or the backend cannot hold it.
         pub fn load<B: Backend>(config: &ModelConfig, loader: Loader<'_>, backend: &B, layers: Range<usize>) -> Result<Box<dyn Model<B>>, LoadError> {
             match config.architecture.as_str() {
-                $($name => Ok(Box::new(Decoder::<B, $layer<B>>::load(config, loader, backend, layers)?)),)*
+                $($name => {
+                    let names = &$module::ARCHITECTURE.names;
+                    Ok(Box::new(Decoder::<B, $module::Layer<B>>::load(config, names, loader, backend, layers)?))
+                })*
                 other => Err(ConfigError::Architecture { file: "config.json".into(), found: other.into(), known: architectures().join(", ") }.into()),
             }
         }
@@ -36,8 +50,16 @@ macro_rules! registry {
 }
 
 registry! {
-    "LlamaForCausalLM" => LlamaLayer,
-    "Qwen3ForCausalLM" => Qwen3Layer,
+    "Gemma2ForCausalLM" => gemma2,
+    "Gemma3ForCausalLM" => gemma3,
+    "Gemma3ForConditionalGeneration" => gemma3,
+    "GPTNeoXForCausalLM" => gpt_neox,
+    "LlamaForCausalLM" => llama,
+    "MistralForCausalLM" => mistral,
+    "MixtralForCausalLM" => mixtral,
+    "Qwen2ForCausalLM" => qwen2,
+    "Qwen3ForCausalLM" => qwen3,
+    "Qwen3MoeForCausalLM" => qwen3_moe,
 }
 
 #[cfg(test)]
@@ -79,7 +101,9 @@ mod tests {
         );
         assert_eq!(
             error("qwen3", |c| c.architecture = "GPT2LMHeadModel".into()),
-            "config.json: architecture \"GPT2LMHeadModel\" is not supported; known are LlamaForCausalLM, Qwen3ForCausalLM"
+            "config.json: architecture \"GPT2LMHeadModel\" is not supported; known are Gemma2ForCausalLM, Gemma3ForCausalLM, \
+             Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, \
+             Qwen3ForCausalLM, Qwen3MoeForCausalLM"
         );
     }
 }

@@ -3,9 +3,11 @@
 //! Every element of every result is computed in an order that depends on neither the batch nor the threads, so that
 //! scheduling cannot change a model's output by a single bit.
 
+mod activation;
 mod attention;
 mod buffer;
 mod config;
+mod experts;
 mod isa;
 mod kv;
 mod linear;
@@ -15,6 +17,7 @@ mod norm;
 mod pool;
 mod product;
 mod rope;
+mod rows;
 mod scratch;
 #[cfg(test)]
 mod tests;
@@ -33,7 +36,9 @@ use self::{
     pool::Pool,
     scratch::{PerThread, Scratch, Shared},
 };
-use super::{AttentionConfig, Backend, BackendError, KvLayout, MatrixView, QkNorm, RaggedBatch, RopeTable, TensorView};
+use super::{
+    Activation, AttentionConfig, Backend, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
+};
 use crate::{
     sampling::{self, SampledToken},
     scheduler::SampleRequest,
@@ -47,11 +52,13 @@ pub struct CpuBackend {
 /// What every operation needs.
 struct Cpu {
     level: Level,
+    compute: ComputeType,
     /// Products of bf16 weights are in bf16, as one instruction.
     dot_bf16: bool,
     pool: Pool,
     shared: Mutex<Scratch>,
     own: PerThread,
+    experts: Mutex<experts::Buffers>,
 }
 
 impl CpuBackend {
@@ -62,7 +69,8 @@ impl CpuBackend {
         let pool = Pool::new(config.threads).map_err(|e| BackendError::Device(format!("kernel threads could not be started: {e}")))?;
         let dot_bf16 = config.compute == ComputeType::BF16 && level.has_dot_bf16();
         let own = PerThread::new(pool.threads());
-        Ok(Self { cpu: Cpu { level, dot_bf16, pool, shared: Mutex::default(), own }, kv_dtype: config.kv_dtype })
+        let (compute, shared, experts) = (config.compute, Mutex::default(), Mutex::default());
+        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, kv_dtype: config.kv_dtype })
     }
 
     /// The instruction set in use.
@@ -121,24 +129,40 @@ impl Backend for CpuBackend {
         CpuBatch::new(batch)
     }
 
-    fn embed(&self, batch: &CpuBatch, table: &CpuMatrix, out: &mut CpuBuffer) {
-        norm::embed(&self.cpu, &batch.ragged, table, out);
+    fn embed(&self, batch: &CpuBatch, table: &CpuMatrix, scale: f32, out: &mut CpuBuffer) {
+        rows::embed(&self.cpu, &batch.ragged, table, scale, out);
     }
 
-    fn rms_norm(&self, x: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-        norm::rms_norm(&self.cpu, x, weight, eps, out);
+    fn norm(&self, x: &CpuBuffer, norm: &Norm<CpuVector>, out: &mut CpuBuffer) {
+        norm::norm(&self.cpu, x, norm, out);
     }
 
-    fn add_rms_norm(&self, x: &mut CpuBuffer, delta: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-        norm::add_rms_norm(&self.cpu, x, delta, weight, eps, out);
+    fn add_norm(&self, x: &mut CpuBuffer, delta: &CpuBuffer, norm: &Norm<CpuVector>, out: &mut CpuBuffer) {
+        norm::add_norm(&self.cpu, x, delta, norm, out);
+    }
+
+    fn add(&self, x: &mut CpuBuffer, delta: &CpuBuffer) {
+        rows::add(&self.cpu, x, delta);
     }
 
     fn linear(&self, x: &CpuBuffer, weight: &CpuMatrix, bias: Option<&CpuVector>, out: &mut CpuBuffer) {
         linear::linear(&self.cpu, x, weight, bias, out);
     }
 
-    fn silu_mul(&self, x: &CpuBuffer, out: &mut CpuBuffer) {
-        norm::silu_mul(&self.cpu, x, out);
+    fn activate(&self, f: Activation, x: &mut CpuBuffer) {
+        activation::activate(&self.cpu, f, x);
+    }
+
+    fn gated_activate(&self, f: Activation, x: &CpuBuffer, out: &mut CpuBuffer) {
+        activation::gated_activate(&self.cpu, f, x, out);
+    }
+
+    fn soft_cap(&self, x: &mut CpuBuffer, cap: f32) {
+        activation::soft_cap(&self.cpu, x, cap);
+    }
+
+    fn experts(&self, x: &CpuBuffer, logits: &CpuBuffer, experts: &Experts<CpuMatrix>, out: &mut CpuBuffer) {
+        experts::experts(&self.cpu, x, logits, experts, out);
     }
 
     fn rope_and_write_kv(
@@ -167,7 +191,7 @@ impl Backend for CpuBackend {
     }
 
     fn gather_logits_rows(&self, batch: &CpuBatch, x: &CpuBuffer, delta: Option<&CpuBuffer>, out: &mut CpuBuffer) {
-        norm::gather_logits_rows(&batch.ragged, x, delta, out);
+        rows::gather_logits_rows(&batch.ragged, x, delta, out);
     }
 
     fn sample(&self, logits: &CpuBuffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError> {

@@ -1,4 +1,4 @@
-//! Norms, activation, embedding and row gathering: one pass over rows, bound by memory.
+//! Norms: one pass over rows, bound by memory.
 //! Small batches run on the caller alone, since waking the others would take longer.
 
 use std::ops::Range;
@@ -6,14 +6,13 @@ use std::ops::Range;
 use super::{
     Cpu,
     buffer::{CpuBuffer, CpuVector},
-    isa::{Kernel, LANES, Simd, math::exp},
-    matrix::CpuMatrix,
+    isa::{Kernel, LANES, Simd},
     scratch::Shared,
 };
-use crate::backend::RaggedBatch;
+use crate::backend::Norm;
 
 /// Values from which on an elementwise operation is shared among the threads.
-const PARALLEL: usize = 16 * 1024;
+pub(super) const PARALLEL: usize = 16 * 1024;
 
 /// Sum of squares, lane by lane in order.
 #[inline(always)]
@@ -28,12 +27,37 @@ fn sum_of_squares<S: Simd>(s: S, x: &[f32]) -> f32 {
     rest.iter().fold(s.sum(sums), |sum, v| sum + v * v)
 }
 
+/// Sum, lane by lane in order.
+#[inline(always)]
+fn sum<S: Simd>(s: S, x: &[f32]) -> f32 {
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    let mut sums = s.splat(0.0);
+    for vector in vectors {
+        // SAFETY: sixteen values.
+        sums = s.add(sums, unsafe { s.load(vector.as_ptr()) });
+    }
+    rest.iter().fold(s.sum(sums), |sum, v| sum + v)
+}
+
 /// `x * weight / rms(x)` into `out`, which may be what `x` was copied from.
 #[inline(always)]
 fn normalise<S: Simd>(s: S, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     let scale = 1.0 / (sum_of_squares(s, x) / x.len() as f32 + eps).sqrt();
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * scale * weight;
+    }
+}
+
+/// `(x - mean(x)) / sqrt(var(x)) * weight + bias` into `out`.
+#[inline(always)]
+fn normalise_centred<S: Simd>(s: S, x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
+    let mean = sum(s, x) / x.len() as f32;
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = x - mean;
+    }
+    let scale = 1.0 / (sum_of_squares(s, out) / x.len() as f32 + eps).sqrt();
+    for ((out, weight), bias) in out.iter_mut().zip(weight).zip(bias) {
+        *out = *out * scale * weight + bias;
     }
 }
 
@@ -46,24 +70,37 @@ pub(super) fn normalise_in_place<S: Simd>(s: S, x: &mut [f32], weight: &[f32], e
     }
 }
 
-pub(super) fn rms_norm(cpu: &Cpu, x: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
-    assert_eq!(x.cols(), weight.as_slice().len(), "length of the norm's weight");
+pub(super) fn norm(cpu: &Cpu, x: &CpuBuffer, norm: &Norm<CpuVector>, out: &mut CpuBuffer) {
+    check(x, norm);
     out.reshape(x.rows(), x.cols());
     let out = Shared::new(out.as_mut_slice());
-    cpu.pool.split(x.rows(), x.as_slice().len() >= PARALLEL, |_, rows| {
-        cpu.level.run(RmsNorm { x, weight: weight.as_slice(), eps, rows, out });
-    });
+    cpu.pool.split(x.rows(), x.as_slice().len() >= PARALLEL, |_, rows| cpu.level.run(NormRows { x, norm, rows, out }));
 }
 
-struct RmsNorm<'a> {
+fn check(x: &CpuBuffer, norm: &Norm<CpuVector>) {
+    let (weight, bias) = match norm {
+        Norm::Rms { weight, .. } => (weight, weight),
+        Norm::Layer { weight, bias, .. } => (weight, bias),
+    };
+    assert_eq!((x.cols(), x.cols()), (weight.as_slice().len(), bias.as_slice().len()), "length of the norm's weight and bias");
+}
+
+#[inline(always)]
+fn norm_row<S: Simd>(s: S, x: &[f32], norm: &Norm<CpuVector>, out: &mut [f32]) {
+    match norm {
+        Norm::Rms { weight, eps } => normalise(s, x, weight.as_slice(), *eps, out),
+        Norm::Layer { weight, bias, eps } => normalise_centred(s, x, weight.as_slice(), bias.as_slice(), *eps, out),
+    }
+}
+
+struct NormRows<'a> {
     x: &'a CpuBuffer,
-    weight: &'a [f32],
-    eps: f32,
+    norm: &'a Norm<CpuVector>,
     rows: Range<usize>,
     out: Shared<f32>,
 }
 
-impl Kernel for RmsNorm<'_> {
+impl Kernel for NormRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -71,33 +108,30 @@ impl Kernel for RmsNorm<'_> {
         let cols = self.x.cols();
         for row in self.rows {
             // SAFETY: this row is no other thread's.
-            normalise(s, self.x.row(row), self.weight, self.eps, unsafe { self.out.part(row * cols, cols) });
+            norm_row(s, self.x.row(row), self.norm, unsafe { self.out.part(row * cols, cols) });
         }
     }
 }
 
-pub(super) fn add_rms_norm(cpu: &Cpu, x: &mut CpuBuffer, delta: &CpuBuffer, weight: &CpuVector, eps: f32, out: &mut CpuBuffer) {
+pub(super) fn add_norm(cpu: &Cpu, x: &mut CpuBuffer, delta: &CpuBuffer, norm: &Norm<CpuVector>, out: &mut CpuBuffer) {
     assert_eq!((x.rows(), x.cols()), (delta.rows(), delta.cols()), "shapes of x and delta");
-    assert_eq!(x.cols(), weight.as_slice().len(), "length of the norm's weight");
+    check(x, norm);
     out.reshape(x.rows(), x.cols());
     let (rows, cols, parallel) = (x.rows(), x.cols(), x.as_slice().len() >= PARALLEL);
     let (x, out) = (Shared::new(x.as_mut_slice()), Shared::new(out.as_mut_slice()));
-    cpu.pool.split(rows, parallel, |_, rows| {
-        cpu.level.run(AddRmsNorm { x, delta, cols, weight: weight.as_slice(), eps, rows, out });
-    });
+    cpu.pool.split(rows, parallel, |_, rows| cpu.level.run(AddNormRows { x, delta, cols, norm, rows, out }));
 }
 
-struct AddRmsNorm<'a> {
+struct AddNormRows<'a> {
     x: Shared<f32>,
     delta: &'a CpuBuffer,
     cols: usize,
-    weight: &'a [f32],
-    eps: f32,
+    norm: &'a Norm<CpuVector>,
     rows: Range<usize>,
     out: Shared<f32>,
 }
 
-impl Kernel for AddRmsNorm<'_> {
+impl Kernel for AddNormRows<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -108,76 +142,7 @@ impl Kernel for AddRmsNorm<'_> {
             for (x, delta) in x.iter_mut().zip(self.delta.row(row)) {
                 *x += delta;
             }
-            normalise(s, x, self.weight, self.eps, out);
-        }
-    }
-}
-
-pub(super) fn silu_mul(cpu: &Cpu, x: &CpuBuffer, out: &mut CpuBuffer) {
-    assert!(x.cols().is_multiple_of(2), "gate and up have equal width");
-    out.reshape(x.rows(), x.cols() / 2);
-    let out = Shared::new(out.as_mut_slice());
-    cpu.pool.split(x.rows(), x.as_slice().len() >= PARALLEL, |_, rows| cpu.level.run(SiluMul { x, rows, out }));
-}
-
-struct SiluMul<'a> {
-    x: &'a CpuBuffer,
-    rows: Range<usize>,
-    out: Shared<f32>,
-}
-
-impl Kernel for SiluMul<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let cols = self.x.cols() / 2;
-        for row in self.rows {
-            let (gate, up) = self.x.row(row).split_at(cols);
-            // SAFETY: this row is no other thread's.
-            let out = unsafe { self.out.part(row * cols, cols) };
-            for ((gate, up), out) in gate.chunks(LANES).zip(up.chunks(LANES)).zip(out.chunks_mut(LANES)) {
-                if let [LANES, LANES, LANES] = [gate.len(), up.len(), out.len()] {
-                    // SAFETY: sixteen values each.
-                    unsafe { s.store(silu_mul_vector(s, s.load(gate.as_ptr()), s.load(up.as_ptr())), out.as_mut_ptr()) };
-                } else {
-                    let (mut gates, mut ups) = ([0.0; LANES], [0.0; LANES]);
-                    gates[..gate.len()].copy_from_slice(gate);
-                    ups[..up.len()].copy_from_slice(up);
-                    // SAFETY: sixteen values each.
-                    let product = unsafe { silu_mul_vector(s, s.load(gates.as_ptr()), s.load(ups.as_ptr())) };
-                    out.copy_from_slice(&s.to_array(product)[..out.len()]);
-                }
-            }
-        }
-    }
-}
-
-/// `gate / (1 + e^-gate) * up`
-#[inline(always)]
-fn silu_mul_vector<S: Simd>(s: S, gate: S::F, up: S::F) -> S::F {
-    let denominator = s.add(s.splat(1.0), exp(s, s.sub(s.splat(0.0), gate)));
-    s.mul(s.div(gate, denominator), up)
-}
-
-pub(super) fn embed(cpu: &Cpu, batch: &RaggedBatch, table: &CpuMatrix, out: &mut CpuBuffer) {
-    let cols = table.in_features();
-    out.reshape(batch.num_tokens(), cols);
-    let to = Shared::new(out.as_mut_slice());
-    cpu.pool.split(batch.num_tokens(), batch.num_tokens() > 1, |_, rows| {
-        for row in rows {
-            // SAFETY: this row is no other thread's.
-            table.copy_row(batch.tokens[row] as usize, unsafe { to.part(row * cols, cols) });
-        }
-    });
-}
-
-pub(super) fn gather_logits_rows(batch: &RaggedBatch, x: &CpuBuffer, delta: Option<&CpuBuffer>, out: &mut CpuBuffer) {
-    out.reshape(batch.logits_rows.len(), x.cols());
-    for (out, &row) in out.as_mut_slice().chunks_exact_mut(x.cols()).zip(&batch.logits_rows) {
-        out.copy_from_slice(x.row(row as usize));
-        if let Some(delta) = delta {
-            out.iter_mut().zip(delta.row(row as usize)).for_each(|(out, delta)| *out += delta);
+            norm_row(s, x, self.norm, out);
         }
     }
 }

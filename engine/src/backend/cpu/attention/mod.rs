@@ -86,7 +86,8 @@ fn items<'a>(call: &Call<'a>) -> Vec<Item<'a>> {
         let table = &batch.block_tables[blocks[0] as usize..blocks[1] as usize];
         for start in (rows[0] as usize..rows[1] as usize).step_by(tokens_per_item) {
             let tokens = start..(start + tokens_per_item).min(rows[1] as usize);
-            let cost = tokens.len() * (batch.positions[tokens.end - 1] as usize + 1);
+            let (first, last) = (batch.positions[tokens.start] as usize, batch.positions[tokens.end - 1] as usize);
+            let cost = tokens.len() * (last + 1 - attention.first_seen(first));
             items.extend((0..attention.num_kv_heads).map(|head| Item { tokens: tokens.clone(), table, head, cost }));
         }
     }

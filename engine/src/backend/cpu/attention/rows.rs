@@ -36,7 +36,7 @@ impl<K: Kind> Kernel for Attend<'_, K> {
         let (attention, tokens) = (self.call.attention, &self.item.tokens);
         let mut rows = Rows::<K>::new(self.call, self.item, self.own);
         let position = |t: usize| self.call.batch.positions[tokens.start + t] as usize;
-        let first_seen = |position: usize| attention.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window));
+        let first_seen = |position| attention.first_seen(position);
         let (first, end) = (first_seen(position(0)), position(tokens.len() - 1) + 1);
 
         for start in (first / TILE * TILE..end).step_by(TILE) {
@@ -184,7 +184,7 @@ impl<'a, K: Kind> Rows<'a, K> {
             let scores = &mut self.scores[(row - tile.row0) * TILE..][..columns];
             let weights = &mut self.weights[(row - tile.row0) * ROW_PAIRS..][..columns / 2];
             let before = self.maxima[row];
-            let max = mask_and_max(s, scores, tile.start, visible(row / self.group), self.call.attention.scale, before);
+            let max = mask_and_max(s, scores, tile.start, visible(row / self.group), self.call.attention, before);
             self.maxima[row] = max;
             self.factors[row] = before - max;
             self.tile_totals[row] = softmax_weights(s, scores, max, weights);

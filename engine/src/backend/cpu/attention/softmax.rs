@@ -3,21 +3,36 @@
 use std::ops::Range;
 
 use super::super::{
-    isa::{LANES, Simd, math::exp},
+    isa::{
+        LANES, Simd,
+        math::{exp, tanh},
+    },
     kv::GROUP,
     product::Pair,
 };
+use crate::backend::AttentionConfig;
 
-/// Scales the scores of positions `start..`, sets those outside `visible` to minus infinity, and returns the maximum of them and `max`.
+/// Scales and caps the scores of positions `start..`, sets those outside `visible` to minus infinity, and returns the maximum of them and
+/// `max`.
 #[inline(always)]
-pub(super) fn mask_and_max<S: Simd>(s: S, scores: &mut [f32], start: usize, visible: Range<usize>, scale: f32, max: f32) -> f32 {
+pub(super) fn mask_and_max<S: Simd>(
+    s: S,
+    scores: &mut [f32],
+    start: usize,
+    visible: Range<usize>,
+    config: &AttentionConfig,
+    max: f32,
+) -> f32 {
     const LANE: [f32; LANES] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
     let minus_infinity = s.splat(f32::NEG_INFINITY);
     let mut maxima = s.splat(max);
     for (scores, at) in scores.as_chunks_mut::<LANES>().0.iter_mut().zip((start..).step_by(GROUP)) {
         // SAFETY: sixteen values each.
         unsafe {
-            let mut x = s.mul(s.load(scores.as_ptr()), s.splat(scale));
+            let mut x = s.mul(s.load(scores.as_ptr()), s.splat(config.scale));
+            if let Some(cap) = config.soft_cap {
+                x = s.mul(tanh(s, s.div(x, s.splat(cap))), s.splat(cap));
+            }
             if at < visible.start || at + GROUP > visible.end {
                 let lane = s.load(LANE.as_ptr());
                 x = s.select_lt(lane, s.splat(visible.start.saturating_sub(at) as f32), minus_infinity, x);

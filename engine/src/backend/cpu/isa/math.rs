@@ -27,10 +27,89 @@ pub(in super::super) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
     s.select_lt(x, lowest, s.splat(0.0), s.mul(p, power))
 }
 
+/// `c[0] + c[1] x + ...`
+#[inline(always)]
+fn polynomial<S: Simd, const N: usize>(s: S, x: S::F, coefficients: [f32; N]) -> S::F {
+    let mut sum = s.splat(coefficients[N - 1]);
+    let mut i = N - 1;
+    while i > 0 {
+        i -= 1;
+        sum = s.fma(sum, x, s.splat(coefficients[i]));
+    }
+    sum
+}
+
+/// `|x|` and the sign bit of `x`.
+#[inline(always)]
+fn split_sign<S: Simd>(s: S, x: S::F) -> (S::F, S::I) {
+    (s.float(s.and(s.bits(x), 0x7fff_ffff)), s.and(s.bits(x), 0x8000_0000))
+}
+
+/// `tanh(x)` for finite `x`, within a few units in the last place: a polynomial below 0.625, `1 - 2 / (e^2x + 1)` above.
+#[inline(always)]
+pub(in super::super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+    let (size, sign) = split_sign(s, x);
+    let square = s.mul(x, x);
+    let small = polynomial(s, square, [-0.333_332_84, 0.133_314_91, -0.053_743_5, 0.020_650_592, -0.005_717_049]);
+    let small = s.fma(s.mul(x, square), small, x);
+    let grown = s.add(exp(s, s.add(size, size)), s.splat(1.0));
+    let large = s.sub(s.splat(1.0), s.div(s.splat(2.0), grown));
+    s.select_lt(size, s.splat(0.625), small, s.float(s.or(s.bits(large), sign)))
+}
+
+/// `erf(x)` for finite `x`, within 2e-7: a polynomial below 1, `1 - e^(-x p(x))` above.
+#[inline(always)]
+pub(in super::super) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
+    let (size, sign) = split_sign(s, x);
+    let below_one = [1.128_379_1, -0.376_126_26, 0.112_835_854, -0.026_853_815, 0.005_188_334, -8.010_242e-4, 7.854_009e-5];
+    let above_one = [1.128_691_6, 0.634_979_96, 0.106_514_93, -0.023_997_352, 0.003_751_890_5, -3.493_114_2e-4, 1.384_276_9e-5];
+    let small = s.mul(x, polynomial(s, s.mul(x, x), below_one));
+    // From 4 on the rest is less than half a unit in the last place.
+    let bounded = s.select_lt(size, s.splat(4.0), size, s.splat(4.0));
+    let exponent = s.mul(bounded, polynomial(s, bounded, above_one));
+    let large = s.sub(s.splat(1.0), exp(s, s.sub(s.splat(0.0), exponent)));
+    s.select_lt(size, s.splat(1.0), small, s.float(s.or(s.bits(large), sign)))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::super::tests::reference;
     use super::super::{Kernel, LANES, Level, available};
     use super::*;
+
+    struct TanhErf([f32; LANES]);
+
+    impl Kernel for TanhErf {
+        type Output = [[f32; LANES]; 2];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [[f32; LANES]; 2] {
+            // SAFETY: the array holds sixteen values.
+            let x = unsafe { s.load(self.0.as_ptr()) };
+            [s.to_array(tanh(s, x)), s.to_array(erf(s, x))]
+        }
+    }
+
+    #[test]
+    fn tanh_and_erf_are_accurate_everywhere() {
+        for isa in available() {
+            let level = Level::detect(Some(isa)).expect("available");
+            for start in -1000..1000 {
+                let x: [f32; LANES] = std::array::from_fn(|i| start as f32 * 0.01 + i as f32 * 0.000_6);
+                let [tanhs, erfs] = level.run(TanhErf(x));
+                for ((x, tanh), erf) in x.into_iter().zip(tanhs).zip(erfs) {
+                    let expected = f64::from(x).tanh();
+                    assert!((f64::from(tanh) - expected).abs() <= expected.abs() * 4e-7, "{isa:?}: tanh({x}) = {tanh}, not {expected}");
+                    let expected = reference::erf(f64::from(x));
+                    assert!((f64::from(erf) - expected).abs() <= 2e-7, "{isa:?}: erf({x}) = {erf}, not {expected}");
+                }
+            }
+            let [tanhs, erfs] = level.run(TanhErf([1e30; LANES]));
+            assert_eq!((tanhs[0], erfs[0]), (1.0, 1.0));
+            let [tanhs, erfs] = level.run(TanhErf([-1e30; LANES]));
+            assert_eq!((tanhs[0], erfs[0]), (-1.0, -1.0));
+        }
+    }
 
     struct Exp([f32; LANES]);
 

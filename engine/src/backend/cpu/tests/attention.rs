@@ -30,8 +30,9 @@ struct Manner {
 fn case() -> impl Strategy<Value = Case> {
     let head_dim = prop_oneof![Just(8usize), Just(16), Just(20), Just(32), Just(64), Just(80), Just(128)];
     let window = prop_oneof![2 => Just(None), 1 => (1usize..200).prop_map(Some)];
-    (any::<u64>(), prop::collection::vec(1usize..300, 1..4), head_dim, 1usize..9, 1usize..4, window, any::<bool>(), any::<bool>()).prop_map(
-        |(seed, lengths, head_dim, num_kv_heads, group, sliding_window, partial_rotary, norms)| Case {
+    let cap = prop_oneof![2 => Just(None), 1 => (1f32..20.0).prop_map(Some)];
+    (any::<u64>(), prop::collection::vec(1usize..300, 1..4), head_dim, 1usize..9, 1usize..4, (window, cap), any::<bool>(), any::<bool>())
+        .prop_map(|(seed, lengths, head_dim, num_kv_heads, group, (sliding_window, soft_cap), partial_rotary, norms)| Case {
             seed,
             lengths,
             config: AttentionConfig {
@@ -40,11 +41,11 @@ fn case() -> impl Strategy<Value = Case> {
                 head_dim,
                 scale: (head_dim as f32).powf(-0.5),
                 sliding_window,
+                soft_cap,
             },
             rotary_dim: if partial_rotary { head_dim / 4 * 2 } else { head_dim },
             norms,
-        },
-    )
+        })
 }
 
 fn manner() -> impl Strategy<Value = Manner> {
@@ -221,7 +222,7 @@ proptest! {
 
 #[test]
 fn a_window_over_several_tiles_does_not_depend_on_chunks() {
-    let config = AttentionConfig { num_heads: 4, num_kv_heads: 2, head_dim: 32, scale: 0.2, sliding_window: Some(300) };
+    let config = AttentionConfig { num_heads: 4, num_kv_heads: 2, head_dim: 32, scale: 0.2, sliding_window: Some(300), soft_cap: None };
     let case = Case { seed: 5, lengths: vec![700, 450], config, rotary_dim: 32, norms: false };
     for isa in isa::available() {
         let run = |chunk, block_size| {

@@ -2,8 +2,9 @@
 
 mod attention;
 mod elementwise;
+mod experts;
 mod linear;
-mod reference;
+pub(super) mod reference;
 
 use half::{bf16, f16};
 
