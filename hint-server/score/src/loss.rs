@@ -63,6 +63,8 @@ impl Loss {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     const fn ms(ms: u64) -> Duration {
@@ -105,5 +107,36 @@ mod tests {
         loss.observe(ms(100), 10, 1, 1);
         assert_eq!(loss.term(ms(1099)), 0.5);
         assert_eq!(loss.term(ms(1100)), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_counts_at_any_time_give_a_number_in_range(
+            looks in vec((any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()), 1..40), at in any::<u64>(),
+        ) {
+            let mut loss = Loss::default();
+            for (at, segments, retransmits, rtos) in looks {
+                loss.observe(ms(at), segments, retransmits, rtos);
+                prop_assert!((0.0..=1.0).contains(&loss.term(ms(at))));
+            }
+            prop_assert!((0.0..=1.0).contains(&loss.term(ms(at))));
+        }
+
+        #[test]
+        fn more_sent_again_or_timed_out_is_never_better_and_more_delivered_never_worse(
+            looks in vec((0u64..400, 0u64..500, 0u64..50, 0u64..2), 1..40), which in any::<prop::sample::Index>(),
+            (segments, retransmits, rtos) in (0u64..500, 0u64..50, 0u64..2),
+        ) {
+            let (mut plain, mut lossy, mut busier, mut now) = (Loss::default(), Loss::default(), Loss::default(), Duration::ZERO);
+            let which = which.index(looks.len());
+            for (index, (gap, s, r, t)) in looks.into_iter().enumerate() {
+                let here = u64::from(index == which);
+                now += ms(gap);
+                plain.observe(now, s, r, t);
+                lossy.observe(now, s, r + here * retransmits, t + here * rtos);
+                busier.observe(now, s + here * segments, r, t);
+                prop_assert!(lossy.term(now) <= plain.term(now) && plain.term(now) <= busier.term(now));
+            }
+        }
     }
 }

@@ -49,6 +49,8 @@ impl MinRtt {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     #[test]
@@ -66,5 +68,36 @@ mod tests {
         let mut min = MinRtt::default();
         min.observe(Duration::from_secs(500), 1000, 1000);
         assert_eq!(min.observe(Duration::from_secs(1), 2000, 0), Some(Duration::from_millis(1)));
+    }
+
+    proptest! {
+        #[test]
+        fn is_the_least_of_the_last_minute(samples in vec((0u64..20, 0u32..1000, 0u32..1000), 1..60)) {
+            let (mut min, mut now, mut all) = (MinRtt::default(), 0, Vec::new());
+            for (gap, srtt, kernel) in samples {
+                now += gap;
+                all.extend([srtt, kernel].into_iter().filter(|&us| us > 0).map(|us| (now, us)));
+                let least = min.observe(Duration::from_secs(now), srtt, kernel).map(|min| min.as_micros() as u32);
+                let since = |seconds: u64| all.iter().filter(|(at, _)| now - at < seconds).map(|&(_, us)| us).min();
+                // Forgotten bucket by bucket: after more than fifty seconds, before a minute is over.
+                prop_assert!(least.is_none_or(|least| since(60).is_some_and(|exact| exact <= least)), "{least:?}");
+                prop_assert!(since(50).is_none_or(|exact| least.is_some_and(|least| least <= exact)), "{least:?}");
+            }
+        }
+
+        #[test]
+        fn any_clock_and_any_sample_will_do(looks in vec((any::<u64>(), any::<u32>(), any::<u32>()), 1..40)) {
+            let mut min = MinRtt::default();
+            for (at, srtt, kernel) in looks {
+                let least = min.observe(Duration::from_secs(at), srtt, kernel);
+                prop_assert!(srtt == 0 || srtt == u32::MAX || least.is_some_and(|least| least <= Duration::from_micros(srtt.into())));
+            }
+        }
+
+        #[test]
+        fn the_slack_grows_with_the_path(min_us in 0u64..10_000_000, more in 0u64..10_000_000) {
+            let slack = |us| delay_slack(Duration::from_micros(us));
+            prop_assert!(slack(min_us + more) >= slack(min_us) && slack(min_us) >= Duration::from_millis(40));
+        }
     }
 }

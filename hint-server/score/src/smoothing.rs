@@ -59,6 +59,8 @@ impl Smoothed {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
 
     const fn ms(ms: u64) -> Duration {
@@ -102,5 +104,78 @@ mod tests {
         let mut health = Smoothed::default();
         health.aim(ms(1000), 0.0);
         assert_eq!(health.reported(ms(0)), 1.0);
+    }
+
+    /// Targets with the milliseconds before each.
+    fn path() -> impl Strategy<Value = Vec<(u64, f64)>> {
+        vec((prop_oneof![0u64..200, 0u64..5000], 0.0..=1.0f64), 1..40)
+    }
+
+    fn follow(path: &[(u64, f64)], mut each: impl FnMut(Duration, &Smoothed)) {
+        let (mut health, mut now) = (Smoothed::default(), Duration::ZERO);
+        for &(gap_ms, target) in path {
+            now += ms(gap_ms);
+            health.aim(now, target);
+            each(now, &health);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn stays_between_where_it_was_and_where_it_goes(path in path()) {
+            let (mut last, mut aim) = (1.0, 1.0);
+            let mut targets = path.iter().map(|&(_, target)| target);
+            follow(&path, |_, health| {
+                let (low, high) = if aim < last { (aim, last) } else { (last, aim) };
+                assert!((low..=high).contains(&health.value), "{} is not in {low}..={high}", health.value);
+                last = health.value;
+                aim = targets.next().unwrap();
+            });
+        }
+
+        #[test]
+        fn is_reported_within_the_dead_band(path in path()) {
+            follow(&path, |now, health| {
+                let reported = health.reported(now);
+                assert!((0.0..=1.0).contains(&reported));
+                assert!((reported - health.value).abs() < DEAD_BAND + END, "{reported} for {}", health.value);
+            });
+        }
+
+        #[test]
+        fn moves_no_further_than_its_time_constants_allow(path in path()) {
+            let (mut before, mut at) = (1.0, Duration::ZERO);
+            follow(&path, |now, health| {
+                let elapsed = (now - at).as_secs_f64();
+                let most = |constant: Duration| 1.0 - (-elapsed / constant.as_secs_f64()).exp() + 1e-12;
+                assert!(before - health.value <= most(DOWN) && health.value - before <= most(UP), "{before} -> {}", health.value);
+                (before, at) = (health.value, now);
+            });
+        }
+
+        #[test]
+        fn a_better_target_at_any_time_never_makes_it_worse(path in path(), which in any::<prop::sample::Index>(), better in 0.0..=1.0f64) {
+            let mut improved = path.clone();
+            let target = &mut improved[which.index(path.len())].1;
+            *target = target.max(better);
+            let mut plain = Vec::new();
+            follow(&path, |_, health| plain.push(health.value));
+            let mut plain = plain.into_iter();
+            follow(&improved, |_, health| assert!(health.value >= plain.next().unwrap() - 1e-12));
+        }
+
+        #[test]
+        fn looks_between_change_nothing(path in path(), extra in 0u64..5000) {
+            let (mut often, mut seldom, mut now) = (Smoothed::default(), Smoothed::default(), Duration::ZERO);
+            for (gap_ms, target) in path {
+                let between = now + ms(extra.min(gap_ms));
+                let same = often.target;
+                often.aim(between, same);
+                now += ms(gap_ms);
+                often.aim(now, target);
+                seldom.aim(now, target);
+                prop_assert!((often.value - seldom.value).abs() < 1e-9, "{} and {}", often.value, seldom.value);
+            }
+        }
     }
 }
