@@ -1,7 +1,8 @@
 //! Measures the health of TCP connections and publishes it.
 //!
 //! The path of a measurement: [`probe`] looks at every watched connection, [`tracker`] scores the looks and notes what changed,
-//! [`poller`] makes that happen in time, [`publish`] serves it. [`server`] ties them together; [`cli`] is what an operator says.
+//! [`poller`] makes that happen in time, [`publish`] serves it. [`server`] ties them together; [`cli`] is what an operator says. [`trace`]
+//! writes looks down and scores them again.
 
 pub mod probe;
 
@@ -9,6 +10,8 @@ pub mod poller;
 pub mod tracker;
 
 pub mod publish;
+
+pub mod trace;
 
 pub mod cli;
 pub mod privileges;

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::Cli,
+    cli::ServeArgs,
     poller, privileges,
     probe::{choose, kernel::follow_events},
     publish::{Feed, router, source_name},
@@ -36,12 +36,12 @@ const DRAIN: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// One sentence: an address in use, a probe that does not work.
-pub fn run(cli: &Cli) -> anyhow::Result<()> {
-    cli.validate()?;
+pub fn run(cli: &ServeArgs) -> anyhow::Result<()> {
+    cli.probe.validate()?;
     let tcp = TcpListener::bind(cli.listen).with_context(|| format!("cannot listen on {}", cli.listen))?;
     tcp.set_nonblocking(true)?;
     let unix = cli.socket.as_deref().map(SocketFile::bind).transpose()?;
-    let opened = choose::open(cli)?;
+    let opened = choose::open(&cli.probe)?;
     privileges::drop_all().context("cannot drop privileges")?;
     let chosen = opened.choose()?;
 
@@ -52,7 +52,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     result
 }
 
-async fn serve(cli: &Cli, tcp: TcpListener, unix: Option<SocketFile>, mut chosen: choose::Chosen) -> anyhow::Result<()> {
+async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut chosen: choose::Chosen) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let source = chosen.probe.source();

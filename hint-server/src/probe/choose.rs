@@ -13,7 +13,7 @@ use super::{
     joined::{Joined, KernelStats},
     sock_diag::SockDiag,
 };
-use crate::cli::{Cli, ProbeChoice};
+use crate::cli::{ProbeArgs, ProbeChoice};
 
 /// What was opened with privilege.
 pub struct Opened {
@@ -35,7 +35,7 @@ pub struct Chosen {
 ///
 /// # Errors
 /// When that probe, or with `auto` every probe, does not work here; and when `--cgroup` names no cgroup v2.
-pub fn open(cli: &Cli) -> anyhow::Result<Opened> {
+pub fn open(cli: &ProbeArgs) -> anyhow::Result<Opened> {
     if let Some(cgroup) = &cli.cgroup {
         ensure_cgroup2(cgroup).map_err(|error| anyhow!("--cgroup: {error}"))?;
     }
@@ -71,7 +71,7 @@ impl Opened {
     }
 }
 
-fn attach(cli: &Cli) -> Result<(EbpfProbe, PathBuf), AttachError> {
+fn attach(cli: &ProbeArgs) -> Result<(EbpfProbe, PathBuf), AttachError> {
     let cgroup = cli.cgroup.clone().map_or_else(cgroup2_mount, Ok)?;
     let config = Config::watching(&cli.watch_port).expect("the command line allows no more ports than the program");
     Ok((EbpfProbe::attach(&cgroup, &config)?, cgroup))
