@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use tokenflow_hint_api::HintUrl;
 
 use crate::{
-    cli::{DTypeArg, ServeArgs},
+    cli::{DTypeArg, EngineArgs, ServeArgs},
     scheduler::Pacing,
 };
 
@@ -77,7 +77,7 @@ pub struct ServerConfig {
 }
 
 /// Fixed facts about a running engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct EngineInfo {
     /// Context length in tokens.
     pub max_model_len: usize,
@@ -90,6 +90,36 @@ pub struct EngineInfo {
     pub eos_token_ids: Vec<u32>,
     /// Largest `logprobs` a request may ask for.
     pub max_logprobs: u32,
+    pub loaded: LoadSummary,
+}
+
+/// What was loaded onto what; for people and for labels.
+#[derive(Clone, Debug, Default)]
+pub struct LoadSummary {
+    /// As `config.json` names it.
+    pub architecture: String,
+    /// Of products and activations.
+    pub dtype: String,
+    pub kv_cache_dtype: String,
+    pub weights_bytes: usize,
+    pub kv_cache_bytes: usize,
+    pub enable_prefix_caching: bool,
+    pub threads: usize,
+    /// Instruction set of the kernels.
+    pub simd: String,
+    pub took: Duration,
+}
+
+impl EngineInfo {
+    /// Tokens that the KV cache holds.
+    pub fn kv_cache_tokens(&self) -> usize {
+        self.num_blocks * self.block_size
+    }
+
+    /// How many requests of the full context length the KV cache holds at a time.
+    pub fn max_concurrency(&self) -> f64 {
+        self.kv_cache_tokens() as f64 / self.max_model_len.max(1) as f64
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +128,9 @@ pub enum ConfigError {
     NotAFolder { path: PathBuf },
     #[error("--hint-url: {0}")]
     HintUrl(String),
+    /// A flag of vLLM's that asks for what this engine does not have.
+    #[error("{0}")]
+    Unsupported(String),
     #[error("--generation-config: '{0}' is neither auto nor vllm")]
     GenerationConfig(String),
 }
@@ -141,7 +174,8 @@ impl EngineConfig {
 
     /// # Errors
     /// When a flag's value has no meaning here; the message names the flag.
-    pub fn from_args(args: &ServeArgs) -> Result<Self, ConfigError> {
+    pub fn from_args(args: &EngineArgs) -> Result<Self, ConfigError> {
+        args.compatibility.check().map_err(ConfigError::Unsupported)?.iter().for_each(|line| tracing::warn!("{line}"));
         let model = match args.model_positional.as_ref().or(args.model.as_ref()) {
             None => ModelSource::Demo,
             Some(path) if path.is_dir() => ModelSource::Folder(path.clone()),
@@ -176,7 +210,7 @@ impl EngineConfig {
 
 impl ServerConfig {
     pub fn new(args: &ServeArgs, model: &ModelSource) -> Self {
-        let served_model_names = served_model_names(args, model);
+        let served_model_names = served_model_names(&args.engine, model);
         Self {
             listen: SocketAddr::new(args.host, args.port),
             model_root: match model {
@@ -190,7 +224,7 @@ impl ServerConfig {
 }
 
 /// At least one: what requests may call the model.
-fn served_model_names(args: &ServeArgs, model: &ModelSource) -> Vec<String> {
+fn served_model_names(args: &EngineArgs, model: &ModelSource) -> Vec<String> {
     match (args.served_model_name.as_slice(), model) {
         ([], ModelSource::Demo) => vec![DEMO_MODEL_NAME.to_owned()],
         ([], ModelSource::Folder(path)) => vec![path.to_string_lossy().into_owned()],

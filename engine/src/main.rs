@@ -1,21 +1,22 @@
 //! `tokenflow-engine`: parses the command line, loads the model, serves until told to stop.
 
-use std::{io::IsTerminal, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::Parser;
 use tokenflow_engine::{
     api::{self, ApiState},
-    cli::{Cli, Command, ServeArgs},
+    cli::{Cli, Command, ServeArgs, spelt_out},
     config::{EngineConfig, ServerConfig},
+    logging::{self, RequestLines},
+    startup,
     text::Engine,
 };
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse().command;
-    start_logging(args.log_json);
+    let Command::Serve(args) = Cli::parse_from(spelt_out(std::env::args_os())).command;
+    logging::start(&args.engine, request_lines(&args));
     match serve(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -25,24 +26,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_logging(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    if json { log.json().init() } else { log.init() }
+/// Which lines about requests the flags ask for.
+fn request_lines(args: &ServeArgs) -> RequestLines {
+    match (args.enable_log_requests, args.disable_log_requests) {
+        (true, _) => RequestLines::ArrivalsToo,
+        (_, true) => RequestLines::Troubles,
+        _ => RequestLines::Ends,
+    }
 }
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = EngineConfig::from_args(args)?;
+    let config = EngineConfig::from_args(&args.engine)?;
     let server = ServerConfig::new(args, &config.model);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
-        let engine = Engine::load(config)?;
+        let engine = Engine::load(config.clone())?;
         let listener = api::server::bind(server.listen).await?;
-        println!("tokenflow-engine serving {} on http://{}", server.served_model_names[0], listener.local_addr()?);
+        let address = listener.local_addr()?;
+        if args.engine.log_json {
+            startup::log(&config, engine.info(), address);
+        } else {
+            eprint!("{}", startup::table(&config, engine.info(), address));
+        }
+        println!("tokenflow-engine serving {} on http://{address}", server.served_model_names[0]);
         let state = Arc::new(ApiState::new(engine.clone(), server.served_model_names, server.model_root));
         let stop = async {
             terminated().await;

@@ -9,7 +9,7 @@ use crate::{
         cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
     },
     cli::DTypeArg,
-    config::{EngineConfig, EngineInfo, ModelSource},
+    config::{EngineConfig, EngineInfo, LoadSummary, ModelSource},
     executor::{CacheSize, LocalExecutor},
     health::Links,
     metrics::EngineMetrics,
@@ -96,16 +96,6 @@ impl LoadedModel {
         let num_blocks = num_blocks(config, block_bytes, longest)?;
         let max_model_len = fitting_len(config, longest, num_blocks * config.block_size)?;
         let cache = CacheSize { num_blocks, block_size: config.block_size };
-        let info = EngineInfo {
-            max_model_len,
-            vocab_size: model_config.vocab_size,
-            block_size: config.block_size,
-            num_blocks,
-            max_num_batched_tokens: config.max_num_batched_tokens,
-            max_num_seqs: config.max_num_seqs,
-            eos_token_ids: model_config.eos_token_ids.clone(),
-            max_logprobs: config.max_logprobs,
-        };
         let scheduler = SchedulerConfig {
             max_num_batched_tokens: config.max_num_batched_tokens,
             max_num_seqs: config.max_num_seqs,
@@ -117,19 +107,27 @@ impl LoadedModel {
             stream_rate_cap: config.max_stream_rate,
             ..SchedulerConfig::default()
         };
-        tracing::info!(
-            architecture = model_config.architecture,
-            dtype = if float32 { "float32" } else { "bfloat16" },
-            weights_mib = checkpoint.num_bytes() >> 20,
-            kv_blocks = num_blocks,
-            kv_mib = (num_blocks * block_bytes) >> 20,
+        let info = EngineInfo {
             max_model_len,
-            concurrency_at_full_length = num_blocks * config.block_size / max_model_len,
-            threads = config.threads,
-            simd = ?backend.isa(),
-            seconds = began.elapsed().as_secs_f32(),
-            "model loaded"
-        );
+            vocab_size: model_config.vocab_size,
+            block_size: config.block_size,
+            num_blocks,
+            max_num_batched_tokens: config.max_num_batched_tokens,
+            max_num_seqs: config.max_num_seqs,
+            eos_token_ids: model_config.eos_token_ids.clone(),
+            max_logprobs: config.max_logprobs,
+            loaded: LoadSummary {
+                architecture: model_config.architecture.clone(),
+                dtype: if float32 { "float32" } else { "bfloat16" }.to_owned(),
+                kv_cache_dtype: if float32 { "float32" } else { "bfloat16" }.to_owned(),
+                weights_bytes: checkpoint.num_bytes(),
+                kv_cache_bytes: num_blocks * block_bytes,
+                enable_prefix_caching: scheduler.enable_prefix_caching,
+                threads: config.threads,
+                simd: format!("{:?}", backend.isa()),
+                took: began.elapsed(),
+            },
+        };
         let executor = LocalExecutor::new(backend, model, cache, config.max_num_batched_tokens)?;
         Ok(Self { tokenizer, generation: model_config.generation, info, executor, scheduler })
     }

@@ -1,7 +1,10 @@
 use std::time::Duration;
 
 use super::{EngineMetrics, HintStatus, RequestStats, StepStats};
-use crate::{config::EngineInfo, scheduler::FinishReason};
+use crate::{
+    config::{EngineInfo, LoadSummary},
+    scheduler::FinishReason,
+};
 
 fn metrics() -> EngineMetrics {
     let info = EngineInfo {
@@ -13,6 +16,7 @@ fn metrics() -> EngineMetrics {
         max_num_seqs: 256,
         eos_token_ids: vec![1],
         max_logprobs: 20,
+        loaded: LoadSummary::default(),
     };
     EngineMetrics::new("q", &info)
 }

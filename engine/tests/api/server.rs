@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokenflow_engine::{
     api::{self, ApiState},
-    config::EngineInfo,
+    config::{EngineInfo, LoadSummary},
     engine::{EngineCore, Served},
     health::Links,
     metrics::EngineMetrics,
@@ -58,6 +58,7 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
         max_num_seqs: 64,
         eos_token_ids: vec![EOS],
         max_logprobs: 20,
+        loaded: LoadSummary::default(),
     };
     let scheduler = Scheduler::new(SchedulerConfig {
         max_num_batched_tokens: info.max_num_batched_tokens,

@@ -6,6 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::scheduler::Pacing;
 
+mod vllm;
+
+pub use vllm::{VllmFlags, spelt_out};
+
 #[derive(Parser, Debug)]
 #[command(name = "tokenflow-engine", version, about = "Network-aware LLM serving engine with an OpenAI-compatible API")]
 pub struct Cli {
@@ -58,8 +62,9 @@ pub enum DeviceArg {
     Cpu,
 }
 
+/// What model to load and how to run it: the same for every subcommand.
 #[derive(Args, Debug, Clone)]
-pub struct ServeArgs {
+pub struct EngineArgs {
     /// Folder of a Hugging Face model; without one, the demo model inside the binary is served
     #[arg(value_name = "MODEL")]
     pub model_positional: Option<PathBuf>,
@@ -69,12 +74,6 @@ pub struct ServeArgs {
     /// Names that requests may use; the first is reported [default: MODEL as given]
     #[arg(long, num_args = 1.., value_name = "NAME")]
     pub served_model_name: Vec<String>,
-    /// Address to listen on; 0.0.0.0 takes all interfaces
-    #[arg(long, default_value = "127.0.0.1")]
-    pub host: IpAddr,
-    /// Port to listen on; 0 takes any free one, which the first line of the output names
-    #[arg(long, default_value_t = 8000)]
-    pub port: u16,
     /// Type of products, activations and the KV cache
     #[arg(long, value_enum, default_value_t)]
     pub dtype: DTypeArg,
@@ -123,12 +122,32 @@ pub struct ServeArgs {
     /// Most tokens per second of any one stream, such as a reading speed [default: no limit]
     #[arg(long, value_parser = positive_rate)]
     pub max_stream_rate: Option<f64>,
-    /// Seconds that SIGTERM waits for running requests
-    #[arg(long, default_value = "30", value_parser = seconds)]
-    pub shutdown_timeout: Duration,
     /// Lines of JSON instead of text
     #[arg(long)]
     pub log_json: bool,
+    #[command(flatten)]
+    pub compatibility: VllmFlags,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Address to listen on; 0.0.0.0 takes all interfaces
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// Port to listen on; 0 takes any free one, which the first line of the output names
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Seconds that SIGTERM waits for running requests
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub shutdown_timeout: Duration,
+    /// Log every request also when it arrives, with its parameters
+    #[arg(long, overrides_with = "disable_log_requests")]
+    pub enable_log_requests: bool,
+    /// Do not log the requests that went well
+    #[arg(long, alias = "disable-uvicorn-access-log", alias = "no-enable-log-requests", overrides_with = "enable_log_requests")]
+    pub disable_log_requests: bool,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

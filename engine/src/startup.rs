@@ -1,0 +1,77 @@
+//! What an operator wants to see before the first request: what runs, how much of it fits, and where it listens.
+
+use std::net::SocketAddr;
+
+use crate::{
+    config::{EngineConfig, EngineInfo},
+    scheduler::Pacing,
+};
+
+/// Aligned lines for a person.
+pub fn table(config: &EngineConfig, info: &EngineInfo, address: SocketAddr) -> String {
+    let loaded = &info.loaded;
+    let prefix_caching = if loaded.enable_prefix_caching { "on" } else { "off" };
+    let rows = [
+        ("model", format!("{} ({})", config.model_name, loaded.architecture)),
+        (
+            "weights",
+            format!("{:.1} MiB, computed in {}, loaded in {:.1} s", mib(loaded.weights_bytes), loaded.dtype, loaded.took.as_secs_f64()),
+        ),
+        (
+            "KV cache",
+            format!(
+                "{:.1} MiB of {}: {} blocks of {} tokens, prefix caching {prefix_caching}",
+                mib(loaded.kv_cache_bytes),
+                loaded.kv_cache_dtype,
+                info.num_blocks,
+                info.block_size,
+            ),
+        ),
+        ("context", format!("{} tokens; {:.1} requests of that length fit at a time", info.max_model_len, info.max_concurrency())),
+        ("step", format!("at most {} tokens of {} sequences", info.max_num_batched_tokens, info.max_num_seqs)),
+        ("device", format!("CPU, {} threads, {}", loaded.threads, loaded.simd)),
+        ("pacing", format!("{}, hints from {}", pacing(config.pacing), config.hint_url)),
+        ("listening", format!("http://{address}")),
+    ];
+    rows.map(|(name, value)| format!("  {name:<10} {value}\n")).concat()
+}
+
+/// The same as one event of the log, for machines.
+pub fn log(config: &EngineConfig, info: &EngineInfo, address: SocketAddr) {
+    let loaded = &info.loaded;
+    tracing::info!(
+        model = config.model_name,
+        architecture = loaded.architecture,
+        dtype = loaded.dtype,
+        kv_cache_dtype = loaded.kv_cache_dtype,
+        weights_mib = mib(loaded.weights_bytes),
+        kv_blocks = info.num_blocks,
+        block_size = info.block_size,
+        kv_mib = mib(loaded.kv_cache_bytes),
+        prefix_caching = loaded.enable_prefix_caching,
+        max_model_len = info.max_model_len,
+        concurrency_at_full_length = info.max_concurrency(),
+        max_num_batched_tokens = info.max_num_batched_tokens,
+        max_num_seqs = info.max_num_seqs,
+        threads = loaded.threads,
+        simd = loaded.simd,
+        pacing = pacing(config.pacing),
+        hints = %config.hint_url,
+        listening = %address,
+        seconds = loaded.took.as_secs_f64(),
+        "serving"
+    );
+}
+
+/// As `--pacing` calls it.
+fn pacing(pacing: Pacing) -> &'static str {
+    match pacing {
+        Pacing::Off => "off",
+        Pacing::Global => "global",
+        Pacing::PerConnection => "per-connection",
+    }
+}
+
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / (1 << 20) as f64
+}
