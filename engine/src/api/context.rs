@@ -10,6 +10,7 @@ use axum::{
 };
 use uuid::Uuid;
 
+use super::request_log::RequestLog;
 use crate::health::Connection;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,7 +24,10 @@ pub(super) async fn with_request_id(mut request: Request, next: Next) -> Respons
     let given = request.headers().get(REQUEST_ID).filter(|id| is_usable(id)).cloned();
     let id = given.unwrap_or_else(new_id);
     request.extensions_mut().insert(RequestId(id.clone()));
+    let log = RequestLog::new(text(&id), request.method().clone(), request.uri().path());
+    request.extensions_mut().insert(Arc::clone(&log));
     let mut response = next.run(request).await;
+    log.answered(response.status());
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }
@@ -36,11 +40,16 @@ fn new_id() -> HeaderValue {
     HeaderValue::from_str(&Uuid::new_v4().simple().to_string()).expect("hexadecimal digits")
 }
 
+fn text(id: &HeaderValue) -> String {
+    String::from_utf8_lossy(id.as_bytes()).into_owned()
+}
+
 /// Handed to every route that generates.
 pub(super) struct RequestContext {
     pub(super) request_id: String,
     /// `None` where the server does not sit on a TCP socket of its own, as in tests.
     pub(super) connection: Option<Arc<Connection>>,
+    pub(super) log: Option<Arc<RequestLog>>,
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestContext {
@@ -48,7 +57,7 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let id = parts.extensions.get::<RequestId>().map_or_else(new_id, |id| id.0.clone());
-        let request_id = String::from_utf8_lossy(id.as_bytes()).into_owned();
-        Ok(Self { request_id, connection: parts.extensions.get::<Arc<Connection>>().cloned() })
+        let extensions = &parts.extensions;
+        Ok(Self { request_id: text(&id), connection: extensions.get().cloned(), log: extensions.get().cloned() })
     }
 }

@@ -11,6 +11,7 @@ mod generation;
 mod json_body;
 mod models;
 mod operations;
+mod request_log;
 pub mod server;
 mod state;
 mod tokenize;

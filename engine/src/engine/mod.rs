@@ -23,7 +23,7 @@ use rate::RateMeter;
 use run::{Command, Live, Loop, Progress};
 
 pub use load::{LoadError, LoadedModel, Served};
-pub use request::{EngineError, GenerateRequest, Generation, LinkState, StepToken};
+pub use request::{EngineError, FirstToken, GenerateRequest, Generation, LinkState, StepToken};
 
 use crate::{
     config::EngineInfo,
@@ -89,6 +89,7 @@ impl EngineCore {
             health_factor,
             health_reported: Duration::ZERO,
             prompt_tokens: 0,
+            prompt_tokens_cached: 0,
             generation_tokens: 0,
             preemptions: 0,
         };
@@ -123,6 +124,7 @@ impl EngineCore {
             tokens: sender,
             meter: request.stream.clone(),
             prompt_tokens: request.prompt.len(),
+            max_tokens: request.max_tokens,
             arrival,
             progress: Progress::default(),
             matcher: request.grammar.as_ref().map(|grammar| grammar.matcher()),

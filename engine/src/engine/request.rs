@@ -72,8 +72,19 @@ pub struct StepToken {
     /// Set with the last token; when it is `Stop`, the token itself is a stop token and not part of the text.
     pub finish: Option<FinishReason>,
     pub link: LinkState,
-    /// Set with the first token: how many of the prompt's tokens were found in the prefix cache.
-    pub cached_tokens: Option<usize>,
+    /// Set with the first token.
+    pub first: Option<FirstToken>,
+}
+
+/// What is known of a request once it has its first token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstToken {
+    /// Arrival to first scheduled.
+    pub queued: Duration,
+    /// Arrival to this token.
+    pub since_arrival: Duration,
+    /// Tokens of the prompt that the prefix cache had.
+    pub cached_tokens: usize,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

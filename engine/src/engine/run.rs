@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{EngineError, LinkState, RateMeter, StepToken, constrain::fill_masks};
+use super::{EngineError, FirstToken, LinkState, RateMeter, StepToken, constrain::fill_masks};
 use crate::{
     executor::Executor,
     grammar::Matcher,
@@ -32,6 +32,7 @@ pub(super) struct Live {
     pub(super) tokens: UnboundedSender<Result<StepToken, EngineError>>,
     pub(super) meter: Option<Arc<StreamMeter>>,
     pub(super) prompt_tokens: usize,
+    pub(super) max_tokens: usize,
     pub(super) arrival: Duration,
     pub(super) progress: Progress,
     /// The output's place in its grammar, where one rules.
@@ -42,6 +43,7 @@ pub(super) struct Live {
 #[derive(Default)]
 pub(super) struct Progress {
     queued: Duration,
+    cached_tokens: usize,
     preemptions: u32,
     first_token_at: Option<Duration>,
     last_token_at: Option<Duration>,
@@ -64,6 +66,7 @@ pub(super) struct Loop {
     pub(super) health_reported: Duration,
     /// Since the last report.
     pub(super) prompt_tokens: usize,
+    pub(super) prompt_tokens_cached: usize,
     pub(super) generation_tokens: usize,
     /// As of the last report.
     pub(super) preemptions: u64,
@@ -76,7 +79,9 @@ impl Live {
         RequestStats {
             reason,
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.progress.cached_tokens,
             output_tokens: self.progress.output_tokens,
+            max_tokens: self.max_tokens,
             e2e,
             queued: self.progress.queued,
             prefill: first.saturating_sub(self.arrival + self.progress.queued),
@@ -220,14 +225,22 @@ impl Loop {
         if let Some(queued) = update.queued {
             progress.queued = queued;
         }
-        match progress.last_token_at {
+        let since_arrival = now.saturating_sub(live.arrival);
+        let first = match progress.last_token_at {
             None => {
+                let cached_tokens = update.cached_tokens.unwrap_or(0);
                 progress.first_token_at = Some(now);
+                progress.cached_tokens = cached_tokens;
                 self.prompt_tokens += live.prompt_tokens;
-                self.metrics.first_token(now.saturating_sub(live.arrival));
+                self.prompt_tokens_cached += cached_tokens;
+                self.metrics.first_token(since_arrival);
+                Some(FirstToken { queued: progress.queued, since_arrival, cached_tokens })
             }
-            Some(last) => self.metrics.inter_token(now.saturating_sub(last)),
-        }
+            Some(last) => {
+                self.metrics.inter_token(now.saturating_sub(last));
+                None
+            }
+        };
         progress.last_token_at = Some(now);
         progress.output_tokens += 1;
         let rate = progress.rate.count(now);
@@ -236,7 +249,7 @@ impl Loop {
             meter.token_made();
         }
         // A receiver that is gone has sent a cancel.
-        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link, cached_tokens: update.cached_tokens }));
+        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link, first }));
         if let Some(reason) = update.finish {
             live.progress.preemptions = update.preemptions;
             self.close(update.id, reason);
@@ -262,6 +275,7 @@ impl Loop {
                 token_budget: stats.step_budget,
                 computed_tokens: if took.is_zero() { 0 } else { computed_tokens },
                 prompt_tokens: std::mem::take(&mut self.prompt_tokens),
+                prompt_tokens_cached: std::mem::take(&mut self.prompt_tokens_cached),
                 generation_tokens: std::mem::take(&mut self.generation_tokens),
                 preemptions: (stats.preemptions - self.preemptions) as usize,
                 ..StepStats::default()

@@ -46,7 +46,11 @@ pub struct StepStats {
 pub struct RequestStats {
     pub reason: FinishReason,
     pub prompt_tokens: usize,
+    /// Those of them that came from the prefix cache.
+    pub cached_tokens: usize,
     pub output_tokens: usize,
+    /// The most that it was allowed.
+    pub max_tokens: usize,
     pub preemptions: u32,
     /// Arrival to last token.
     pub e2e: Duration,
@@ -101,6 +105,8 @@ pub struct EngineMetrics {
     inference_time: Histogram,
     request_prompt_tokens: Histogram,
     request_generation_tokens: Histogram,
+    request_params_max_tokens: Histogram,
+    request_prefill_kv_computed_tokens: Histogram,
     request_preemptions: Histogram,
     iteration_tokens: Histogram,
 
@@ -173,6 +179,16 @@ impl EngineMetrics {
             ),
             request_prompt_tokens: r.histogram("vllm:request_prompt_tokens", "Number of prefill tokens processed.", &lengths),
             request_generation_tokens: r.histogram("vllm:request_generation_tokens", "Number of generation tokens processed.", &lengths),
+            request_params_max_tokens: r.histogram(
+                "vllm:request_params_max_tokens",
+                "Histogram of the max_tokens request parameter.",
+                &lengths,
+            ),
+            request_prefill_kv_computed_tokens: r.histogram(
+                "vllm:request_prefill_kv_computed_tokens",
+                "Histogram of new KV tokens computed during prefill (excluding cached tokens).",
+                &lengths,
+            ),
             request_preemptions: r.histogram(
                 "vllm:request_num_preemptions",
                 "Number of preemptions that a finished request went through.",
@@ -233,7 +249,7 @@ impl EngineMetrics {
     }
 
     pub fn finished(&self, request: &RequestStats) {
-        self.request_success.with_label_values(&[reason_label(request.reason)]).inc();
+        self.request_success.with_label_values(&[request.reason.as_str()]).inc();
         self.e2e_latency.observe(request.e2e.as_secs_f64());
         self.queue_time.observe(request.queued.as_secs_f64());
         self.prefill_time.observe(request.prefill.as_secs_f64());
@@ -241,6 +257,8 @@ impl EngineMetrics {
         self.inference_time.observe((request.prefill + request.decode).as_secs_f64());
         self.request_prompt_tokens.observe(request.prompt_tokens as f64);
         self.request_generation_tokens.observe(request.output_tokens as f64);
+        self.request_params_max_tokens.observe(request.max_tokens as f64);
+        self.request_prefill_kv_computed_tokens.observe(request.prompt_tokens.saturating_sub(request.cached_tokens) as f64);
         self.request_preemptions.observe(f64::from(request.preemptions));
         if request.output_tokens > 1 {
             self.time_per_output_token.observe(request.decode.as_secs_f64() / (request.output_tokens - 1) as f64);
@@ -262,13 +280,5 @@ impl EngineMetrics {
         // Gathered families are well formed by construction and a String takes every write.
         TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text).expect("metrics render");
         text
-    }
-}
-
-fn reason_label(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::Abort => "abort",
     }
 }

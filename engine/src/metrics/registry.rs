@@ -66,7 +66,16 @@ impl Registrar {
         let opts = self
             .opts("vllm:cache_config_info", "Information of the LLMEngine CacheConfig")
             .const_label("block_size", info.block_size.to_string())
-            .const_label("num_gpu_blocks", info.num_blocks.to_string());
+            .const_label("num_gpu_blocks", info.num_blocks.to_string())
+            .const_label("cache_dtype", &info.loaded.kv_cache_dtype)
+            .const_label("enable_prefix_caching", python_bool(info.loaded.enable_prefix_caching))
+            .const_label("kv_cache_size_tokens", info.kv_cache_tokens().to_string())
+            .const_label("kv_cache_max_concurrency", format!("{:.2}", info.max_concurrency()));
         self.register(IntGauge::with_opts(opts)).set(1);
     }
+}
+
+/// vLLM's labels are Python's words.
+fn python_bool(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
 }

@@ -16,7 +16,7 @@ fn metrics() -> EngineMetrics {
         max_num_seqs: 256,
         eos_token_ids: vec![1],
         max_logprobs: 20,
-        loaded: LoadSummary::default(),
+        loaded: LoadSummary { kv_cache_dtype: "bfloat16".to_owned(), enable_prefix_caching: true, ..LoadSummary::default() },
     };
     EngineMetrics::new("q", &info)
 }
@@ -57,13 +57,19 @@ fn every_name_that_dashboards_and_gateways_ask_for_is_there_before_the_first_req
         "request_inference_time_seconds",
         "request_prompt_tokens",
         "request_generation_tokens",
+        "request_params_max_tokens",
+        "request_prefill_kv_computed_tokens",
         "request_num_preemptions",
         "iteration_tokens_total",
     ] {
         assert!(text.contains(&format!("# TYPE vllm:{histogram} histogram\n")), "{histogram}");
         assert_eq!(line(&text, &format!("vllm:{histogram}_count{{engine=\"0\",model_name=\"q\"}}")), "0");
     }
-    assert_eq!(line(&text, r#"vllm:cache_config_info{block_size="16",engine="0",model_name="q",num_gpu_blocks="512"}"#), "1");
+    let cache_config = concat!(
+        r#"vllm:cache_config_info{block_size="16",cache_dtype="bfloat16",enable_prefix_caching="True",engine="0","#,
+        r#"kv_cache_max_concurrency="4.00",kv_cache_size_tokens="8192",model_name="q",num_gpu_blocks="512"}"#
+    );
+    assert_eq!(line(&text, cache_config), "1");
     assert_eq!(line(&text, r#"tokenflow:max_num_batched_tokens{engine="0",model_name="q"}"#), "2048");
 }
 
@@ -104,6 +110,8 @@ fn a_step_and_a_finished_request_are_counted_once() {
         reason: FinishReason::Length,
         prompt_tokens: 38,
         output_tokens: 5,
+        cached_tokens: 6,
+        max_tokens: 5,
         preemptions: 1,
         e2e: Duration::from_secs(3),
         queued: Duration::from_secs(1),
@@ -118,6 +126,8 @@ fn a_step_and_a_finished_request_are_counted_once() {
     assert_eq!(value("vllm:iteration_tokens_total_sum"), "40");
     assert_eq!(value("vllm:request_time_per_output_token_seconds_sum"), "0.25");
     assert_eq!(value("vllm:request_inference_time_seconds_sum"), "2");
+    assert_eq!(value("vllm:request_prefill_kv_computed_tokens_sum"), "32");
+    assert_eq!(value("vllm:request_params_max_tokens_sum"), "5");
     assert_eq!(value("tokenflow:step_token_budget"), "1024");
     assert_eq!(value("tokenflow:paced_requests"), "1");
     let success = |reason| line(&text, &format!(r#"vllm:request_success_total{{engine="0",finished_reason="{reason}",model_name="q"}}"#));

@@ -44,6 +44,17 @@ pub enum FinishReason {
     Abort,
 }
 
+impl FinishReason {
+    /// As OpenAI's API spells it, and vLLM's metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Abort => "abort",
+        }
+    }
+}
+
 /// What a step meant for one sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SequenceUpdate {

@@ -4,12 +4,14 @@
 
 mod engine;
 mod error;
+mod outcome;
 mod output;
 mod params;
 mod prompt;
 
 pub use engine::{Answer, Engine};
 pub use error::GenerateError;
+pub use outcome::{Observer, Outcome};
 pub use output::{Delta, Output, StopReason};
 pub use params::Params;
 pub use prompt::{Message, Prompt};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Params;
+use super::{Observer, Outcome, Params};
 use crate::{
     engine::{EngineError, Generation, LinkState, StepToken},
     health::StreamMeter,
@@ -111,8 +111,9 @@ pub struct Output {
     failed: Option<EngineError>,
     assembler: Assembler,
     meter: Option<Arc<StreamMeter>>,
-    prompt_tokens: usize,
-    /// Counts it in the server's load.
+    outcome: Outcome,
+    observer: Option<Arc<dyn Observer>>,
+    /// Counts it in the engine's load.
     _generating: Arc<()>,
 }
 
@@ -126,12 +127,24 @@ impl Output {
         generating: Arc<()>,
     ) -> Self {
         let assembler = Assembler::new(tokenizer, params);
-        Self { generation: Some(generation), failed: None, assembler, meter, prompt_tokens, _generating: generating }
+        let outcome = Outcome { prompt_tokens, health: 1.0, ..Outcome::default() };
+        Self { generation: Some(generation), failed: None, assembler, meter, outcome, observer: None, _generating: generating }
+    }
+
+    /// Has `observer` told what came of it.
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// Length of the prompt, tokens.
     pub fn prompt_tokens(&self) -> usize {
-        self.prompt_tokens
+        self.outcome.prompt_tokens
+    }
+
+    /// How many of them the prefix cache had; 0 before the first token.
+    pub fn cached_tokens(&self) -> usize {
+        self.outcome.cached_tokens
     }
 
     pub(crate) fn meter(&self) -> Option<Arc<StreamMeter>> {
@@ -151,9 +164,13 @@ impl Output {
         let mut next = generation.next().await;
         loop {
             match next.unwrap_or_else(|| Err(EngineError::Stopped("it ended the request without a reason".to_owned()))) {
-                Ok(step) => self.assembler.add(step, &mut pieces),
+                Ok(step) => {
+                    self.outcome.take(&step);
+                    self.assembler.add(step, &mut pieces);
+                }
                 Err(error) => {
                     self.generation = None;
+                    self.outcome.error = Some(error.to_string());
                     if pieces.is_empty() {
                         return Some(Err(error));
                     }
@@ -161,7 +178,8 @@ impl Output {
                     return Some(Ok(pieces));
                 }
             }
-            if pieces.last().is_some_and(|piece| piece.finish.is_some()) {
+            if let Some(finish) = pieces.last().and_then(|piece| piece.finish) {
+                self.outcome.finish = Some(finish);
                 if let Some(generation) = self.generation.take() {
                     generation.stop();
                 }
@@ -194,6 +212,14 @@ impl Output {
             }
         }
         Ok(whole)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(observer) = &self.observer {
+            observer.ended(&self.outcome);
+        }
     }
 }
 

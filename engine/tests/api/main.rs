@@ -3,6 +3,7 @@
 mod chat;
 mod completions;
 mod errors;
+mod log;
 mod operations;
 mod script;
 mod server;

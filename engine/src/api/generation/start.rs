@@ -16,5 +16,7 @@ pub(in crate::api) fn start(
 ) -> Result<Output, ApiError> {
     let connection = options.stream.and(context.connection.clone());
     let meter = connection.map(|connection| Arc::new(StreamMeter::new(connection)));
-    Ok(state.engine.start(prompt, max_tokens, &options.params, meter)?)
+    let Some(log) = &context.log else { return Ok(state.engine.start(prompt, max_tokens, &options.params, meter)?) };
+    log.starts(&state.served_model_names[0], prompt.len(), max_tokens, options.stream.is_some());
+    Ok(state.engine.start(prompt, max_tokens, &options.params, meter)?.observed_by(log.clone()))
 }
