@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     let config = ModelConfig::open(&arguments.model)?;
     let checkpoint = Checkpoint::open(&arguments.model)?;
-    let backend = CpuBackend::new(CpuConfig { threads: arguments.threads, compute, kv_dtype, isa: None })?;
+    let backend = CpuBackend::new(CpuConfig { threads: arguments.threads, compute, kv_dtype, ..CpuConfig::default() })?;
     let model = model::load(&config, Loader::new(&checkpoint), &backend, 0..config.num_layers)?;
     println!("loaded {:.2} GB in {:.2} s", checkpoint.num_bytes() as f64 / 1e9, started.elapsed().as_secs_f64());
 

@@ -88,7 +88,7 @@ impl LoadedModel {
             DTypeArg::Bfloat16 => false,
         };
         let (compute, kv_dtype) = if float32 { (ComputeType::F32, KvType::F32) } else { (ComputeType::BF16, KvType::BF16) };
-        let backend = CpuBackend::new(CpuConfig { threads: config.threads, compute, kv_dtype, isa: None })?;
+        let backend = CpuBackend::new(CpuConfig { threads: config.threads, compute, kv_dtype, ..CpuConfig::default() })?;
         let model = model::load(&model_config, Loader::new(&checkpoint), &backend, 0..model_config.num_layers)?;
 
         let block_bytes = backend.kv_block_bytes(model.kv_layout(1, config.block_size));

@@ -53,7 +53,7 @@ impl<'a, B: Backend> Scope<'a, B> {
         let load = |(name, rows): &(&str, usize)| self.loader.matrix(&self.path(&weight(name)), [*rows, cols], cut);
         let tensors = names.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let views: Vec<_> = tensors.iter().map(|t| t.view()).collect();
-        self.packed(names[0].0, &views)
+        self.packed(|part| names[part].0, &views)
     }
 
     /// The biases that belong to such matrices.
@@ -75,7 +75,7 @@ impl<'a, B: Backend> Scope<'a, B> {
         };
         let bytes = block * view.shape[1] * view.dtype.size();
         let part = |&i: &usize| TensorView { shape: [block, view.shape[1]], bytes: &view.bytes[i * bytes..][..bytes], ..view }.into();
-        self.packed(name, &order.iter().map(part).collect::<Vec<_>>())
+        self.packed(|_| name, &order.iter().map(part).collect::<Vec<_>>())
     }
 
     /// The bias that belongs to such a matrix.
@@ -87,8 +87,11 @@ impl<'a, B: Backend> Scope<'a, B> {
         self.vector(name, &order.iter().map(part).collect::<Vec<_>>())
     }
 
-    fn packed(&self, name: &str, views: &[MatrixView<'_>]) -> Result<B::Matrix, WeightsError> {
-        self.backend.matrix(views).map_err(|reason| WeightsError::Backend { tensor: self.path(name), reason })
+    fn packed<'n>(&self, name_of_part: impl Fn(usize) -> &'n str, views: &[MatrixView<'_>]) -> Result<B::Matrix, WeightsError> {
+        self.backend.matrix(views).map_err(|reason| {
+            let part = if let BackendError::Weight { part, .. } = reason { part } else { 0 };
+            WeightsError::Backend { tensor: self.path(name_of_part(part)), reason }
+        })
     }
 
     fn vector(&self, name: &str, views: &[TensorView<'_>]) -> Result<B::Vector, WeightsError> {

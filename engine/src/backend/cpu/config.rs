@@ -1,6 +1,8 @@
 //! What an operator may choose about the CPU backend.
 //! Everything has a default that suits the machine it runs on.
 
+use crate::backend::DType;
+
 /// The type that products of bf16 weights are computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ComputeType {
@@ -36,12 +38,14 @@ pub struct CpuConfig {
     pub threads: usize,
     pub compute: ComputeType,
     pub kv_dtype: KvType,
+    /// What unencoded weights are converted to; `None` keeps each as it is in the checkpoint.
+    pub weights: Option<DType>,
     /// `None` takes the best that the machine has.
     pub isa: Option<Isa>,
 }
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        Self { threads: 0, compute: ComputeType::BF16, kv_dtype: KvType::BF16, isa: None }
+        Self { threads: 0, compute: ComputeType::BF16, kv_dtype: KvType::BF16, weights: None, isa: None }
     }
 }

@@ -37,7 +37,8 @@ use self::{
     scratch::{PerThread, Scratch, Shared},
 };
 use super::{
-    Activation, AttentionConfig, Backend, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
+    Activation, AttentionConfig, Backend, BackendError, DType, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable,
+    TensorView,
 };
 use crate::{
     sampling::{self, SampledToken},
@@ -47,6 +48,7 @@ use crate::{
 pub struct CpuBackend {
     cpu: Cpu,
     kv_dtype: KvType,
+    weights: Option<DType>,
 }
 
 /// What every operation needs.
@@ -70,7 +72,7 @@ impl CpuBackend {
         let dot_bf16 = config.compute == ComputeType::BF16 && level.has_dot_bf16();
         let own = PerThread::new(pool.threads());
         let (compute, shared, experts) = (config.compute, Mutex::default(), Mutex::default());
-        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, kv_dtype: config.kv_dtype })
+        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, kv_dtype: config.kv_dtype, weights: config.weights })
     }
 
     /// The instruction set in use.
@@ -96,7 +98,7 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::pack(parts, &self.cpu.pool)
+        CpuMatrix::pack(parts, self.weights, &self.cpu.pool)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CpuVector, BackendError> {

@@ -5,7 +5,7 @@
 //! and column only, to the last bit, whatever the tile, the number of rows or the thread.
 
 use super::{
-    isa::{LANES, Simd},
+    isa::{LANES, Simd, math::f16_to_f32},
     scratch::Plain,
 };
 
@@ -55,6 +55,8 @@ pub(super) trait Kind: Copy + Send + Sync + 'static {
     type A: Pair;
     /// Sixteen columns of two consecutive steps.
     type B<S: Simd>: Copy;
+    /// Only for instruction sets that multiply bf16 in one instruction; for others nothing is compiled.
+    const NEEDS_DOT_BF16: bool = false;
     /// # Safety
     /// Sixteen columns must be readable at `p`; where the steps of a pair are stored apart, the second ones `odd` bytes after.
     unsafe fn load<S: Simd>(s: S, p: *const u8, odd: usize) -> Self::B<S>;
@@ -91,6 +93,7 @@ fn mul_add_f32<S: Simd>(s: S, acc: S::F, a: [f32; 2], (even, odd): (S::F, S::F))
 impl Kind for Bf16Dot {
     type A = u32;
     type B<S: Simd> = S::I;
+    const NEEDS_DOT_BF16: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const u8, _odd: usize) -> S::I {
@@ -125,15 +128,11 @@ impl Kind for F16Wide {
     type A = [f32; 2];
     type B<S: Simd> = (S::F, S::F);
 
-    /// An f16's exponent and mantissa, moved to an f32's place, are its value times 2^-112, subnormals included.
     #[inline(always)]
     unsafe fn load<S: Simd>(s: S, p: *const u8, _odd: usize) -> (S::F, S::F) {
         // SAFETY: promised by the caller.
         let pairs = unsafe { s.load_bits(p.cast()) };
-        let rebias = s.splat(f32::from_bits((127 + 112) << 23));
-        let even = s.or(s.and(s.shl::<16>(pairs), 0x8000_0000), s.shl::<13>(s.and(pairs, 0x7fff)));
-        let odd = s.or(s.and(pairs, 0x8000_0000), s.shr::<3>(s.and(pairs, 0x7fff_0000)));
-        (s.mul(s.float(even), rebias), s.mul(s.float(odd), rebias))
+        (f16_to_f32(s, s.and(pairs, 0xffff)), f16_to_f32(s, s.shr::<16>(pairs)))
     }
 
     #[inline(always)]
@@ -155,6 +154,53 @@ impl Kind for F32Wide {
     #[inline(always)]
     fn mul_add<S: Simd>(s: S, acc: S::F, a: [f32; 2], b: (S::F, S::F)) -> S::F {
         mul_add_f32(s, acc, a, b)
+    }
+}
+
+/// Kinds that columns computed from an encoding can take the form of.
+pub(super) trait Made: Kind {
+    /// Bytes of sixteen columns of a pair.
+    const VECTOR_BYTES: usize;
+
+    fn make<S: Simd>(s: S, even: S::F, odd: S::F) -> Self::B<S>;
+
+    /// Stores what [`Kind::load`] then loads.
+    ///
+    /// # Safety
+    /// Sixteen columns must be writable at `p`, as for [`Kind::load`].
+    unsafe fn store<S: Simd>(s: S, columns: Self::B<S>, p: *mut u8, odd: usize);
+}
+
+impl Made for Bf16Dot {
+    const VECTOR_BYTES: usize = LANES * 4;
+
+    #[inline(always)]
+    fn make<S: Simd>(s: S, even: S::F, odd: S::F) -> S::I {
+        s.bf16_pairs(even, odd)
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, columns: S::I, p: *mut u8, _odd: usize) {
+        // SAFETY: promised by the caller.
+        unsafe { s.store_bits(columns, p.cast()) }
+    }
+}
+
+impl Made for F32Wide {
+    const VECTOR_BYTES: usize = 2 * LANES * 4;
+
+    #[inline(always)]
+    fn make<S: Simd>(_: S, even: S::F, odd: S::F) -> (S::F, S::F) {
+        (even, odd)
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(s: S, columns: (S::F, S::F), p: *mut u8, odd: usize) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            s.store(columns.0, p.cast());
+            s.store(columns.1, p.add(odd).cast());
+        }
     }
 }
 
@@ -207,7 +253,7 @@ impl Out {
     /// # Safety
     /// Row `row` must exist in all that `self` points to.
     #[inline(always)]
-    unsafe fn at_row(self, row: usize) -> Self {
+    pub(super) unsafe fn at_row(self, row: usize) -> Self {
         // SAFETY: promised by the caller.
         unsafe {
             let then = match self.then {
@@ -274,8 +320,20 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(
             }
             a = a.add(columns.pairs);
         }
-        for (m, sums) in sums.iter().enumerate() {
-            for (g, &sum) in sums.iter().enumerate() {
+        finish(s, &sums, out);
+    }
+}
+
+/// Puts the sums of a tile where they belong.
+///
+/// # Safety
+/// All that `out` points to must exist for the tile, and not be otherwise in use.
+#[inline(always)]
+pub(super) unsafe fn finish<S: Simd, const M: usize, const G: usize>(s: S, sums: &[[S::F; G]; M], out: Out) {
+    for (m, sums) in sums.iter().enumerate() {
+        for (g, &sum) in sums.iter().enumerate() {
+            // SAFETY: promised by the caller.
+            unsafe {
                 let at = out.start.add(m * out.stride + g * LANES);
                 let mut sum = match out.then {
                     Then::Store => sum,

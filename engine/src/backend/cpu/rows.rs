@@ -15,7 +15,7 @@ pub(super) fn embed(cpu: &Cpu, batch: &RaggedBatch, table: &CpuMatrix, scale: f3
         for row in rows {
             // SAFETY: this row is no other thread's.
             let to = unsafe { to.part(row * cols, cols) };
-            table.copy_row(batch.tokens[row] as usize, to);
+            table.copy_row(cpu, batch.tokens[row] as usize, to);
             if scale != 1.0 {
                 to.iter_mut().for_each(|value| *value *= scale);
             }

@@ -8,6 +8,7 @@ use super::memory::Region;
 /// Plain values for which all bits zero is a value.
 pub(super) trait Plain: Copy {}
 impl Plain for f32 {}
+impl Plain for u8 {}
 impl Plain for u32 {}
 impl Plain for [f32; 2] {}
 
@@ -35,6 +36,7 @@ impl Scratch {
 pub(super) struct Own {
     pub packed: Scratch,
     pub sums: Scratch,
+    pub unpacked: Scratch,
     pub scores: Scratch,
     pub weights: Scratch,
     pub factors: Scratch,
@@ -73,6 +75,10 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     pub(super) fn new(values: &mut [T]) -> Self {
         Self(values.as_mut_ptr())
+    }
+
+    pub(super) fn from_ptr(start: *mut T) -> Self {
+        Self(start)
     }
 
     pub(super) fn get(self) -> *mut T {

@@ -33,6 +33,9 @@ impl<K: Kind> Kernel for Attend<'_, K> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
+        if const { K::NEEDS_DOT_BF16 && !S::DOT_BF16 } {
+            unreachable!("a product that this instruction set does not have");
+        }
         let (attention, tokens) = (self.call.attention, &self.item.tokens);
         let mut rows = Rows::<K>::new(self.call, self.item, self.own);
         let position = |t: usize| self.call.batch.positions[tokens.start + t] as usize;

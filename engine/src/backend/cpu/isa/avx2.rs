@@ -134,6 +134,36 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn shr_by(self, x: Self::I, count: u32) -> Self::I {
+        both!(I => _mm256_srl_epi32(x[I], _mm_cvtsi32_si128(count.cast_signed())))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bits(self, x: Self::I, p: *mut u32) {
+        both!(I => _mm256_storeu_si256(p.add(8 * I).cast(), x[I]));
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u8(self, p: *const u8) -> Self::I {
+        both!(I => _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.add(8 * I).cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn widen_i8(self, p: *const u8) -> Self::I {
+        both!(I => _mm256_cvtepi8_epi32(_mm_loadl_epi64(p.add(8 * I).cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u16(self, p: *const u16) -> Self::I {
+        both!(I => _mm256_cvtepu16_epi32(_mm_loadu_si128(p.add(8 * I).cast())))
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: Self::I) -> Self::F {
+        both!(I => _mm256_cvtepi32_ps(x[I]))
+    }
+
+    #[inline(always)]
     fn prefetch(self, p: *const u8) {
         // SAFETY: a hint; it never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }

@@ -2,7 +2,7 @@
 
 use std::{arch::x86_64::*, mem::transmute};
 
-use super::{Kernel, Simd, dot_bf16_as_f32};
+use super::{Kernel, Simd, bf16_pairs_by_lane, dot_bf16_as_f32};
 
 /// Proof that the instructions exist; `BF16` adds `vdpbf16ps`.
 #[derive(Clone, Copy)]
@@ -53,6 +53,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     type I = __m512i;
 
     const TILE_ROWS: [usize; 2] = [12, 12];
+    const DOT_BF16: bool = BF16;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -137,6 +138,57 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn shr<const N: u32>(self, x: __m512i) -> __m512i {
         op!(_mm512_srli_epi32::<N>(x))
+    }
+
+    #[inline(always)]
+    fn shr_by(self, x: __m512i, count: u32) -> __m512i {
+        op!(_mm512_srl_epi32(x, _mm_cvtsi32_si128(count.cast_signed())))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bits(self, x: __m512i, p: *mut u32) {
+        op!(_mm512_storeu_si512(p.cast(), x))
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u8(self, p: *const u8) -> __m512i {
+        op!(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn widen_i8(self, p: *const u8) -> __m512i {
+        op!(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u16(self, p: *const u16) -> __m512i {
+        op!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast())))
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: __m512i) -> __m512 {
+        op!(_mm512_cvtepi32_ps(x))
+    }
+
+    #[inline(always)]
+    fn bf16_pairs(self, even: __m512, odd: __m512) -> __m512i {
+        /// Halves of the instruction's result, the even values and then the odd ones, as pairs.
+        static INTERLEAVE: [u16; 32] = {
+            let mut order = [0; 32];
+            let mut i = 0;
+            while i < 32 {
+                order[i] = (i / 2 + i % 2 * 16) as u16;
+                i += 1;
+            }
+            order
+        };
+        if !BF16 {
+            return bf16_pairs_by_lane(self, even, odd);
+        }
+        op!({
+            let halves = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(odd, even));
+            _mm512_permutexvar_epi16(_mm512_loadu_si512(INTERLEAVE.as_ptr().cast()), halves)
+        })
     }
 
     #[inline(always)]

@@ -71,6 +71,19 @@ pub(in super::super) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     s.select_lt(size, s.splat(1.0), small, s.float(s.or(s.bits(large), sign)))
 }
 
+/// Finite f16 bits as f32, exactly: exponent and mantissa, moved to an f32's place, are the value times 2^-112, subnormals included.
+#[inline(always)]
+pub(in super::super) fn f16_to_f32<S: Simd>(s: S, bits: S::I) -> S::F {
+    let moved = s.or(s.shl::<16>(s.and(bits, 0x8000)), s.shl::<13>(s.and(bits, 0x7fff)));
+    s.mul(s.float(moved), s.splat(f32::from_bits((127 + 112) << 23)))
+}
+
+/// e4m3 bits as f32 times 2^-120, exactly, as [`f16_to_f32`]; not for NaN.
+#[inline(always)]
+pub(in super::super) fn e4m3_to_f32_small<S: Simd>(s: S, bits: S::I) -> S::F {
+    s.float(s.or(s.shl::<24>(s.and(bits, 0x80)), s.shl::<20>(s.and(bits, 0x7f))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::super::tests::reference;

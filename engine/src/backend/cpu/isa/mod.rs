@@ -18,7 +18,7 @@ use self::{avx2::Avx2, avx512::Avx512};
 use neon::Neon;
 use portable::Portable;
 
-use super::config::Isa;
+use super::{config::Isa, product::bf16_bits};
 use crate::backend::BackendError;
 
 /// Lanes of a vector on every instruction set, so that all of them sum in the same order.
@@ -33,6 +33,8 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
 
     /// Rows that fit the registers in a product tile of one vector of columns, and of two.
     const TILE_ROWS: [usize; 2];
+    /// Whether [`Simd::dot_bf16`] is one instruction.
+    const DOT_BF16: bool = false;
 
     fn splat(self, x: f32) -> Self::F;
     /// # Safety
@@ -60,6 +62,32 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
     fn shl<const N: u32>(self, x: Self::I) -> Self::I;
     fn shr<const N: u32>(self, x: Self::I) -> Self::I;
+    /// As [`Simd::shr`] with a count, below 32, that is known at run time only.
+    fn shr_by(self, x: Self::I, count: u32) -> Self::I;
+    /// # Safety
+    /// As [`Simd::store`].
+    unsafe fn store_bits(self, x: Self::I, p: *mut u32);
+    /// Sixteen bytes, each in a lane of its own.
+    ///
+    /// # Safety
+    /// Sixteen bytes must be readable at `p`; no alignment is needed.
+    unsafe fn widen_u8(self, p: *const u8) -> Self::I;
+    /// As [`Simd::widen_u8`], the sign extended.
+    ///
+    /// # Safety
+    /// As [`Simd::widen_u8`].
+    unsafe fn widen_i8(self, p: *const u8) -> Self::I;
+    /// # Safety
+    /// Sixteen values must be readable at `p`; no alignment is needed.
+    unsafe fn widen_u16(self, p: *const u16) -> Self::I;
+    /// The signed integers as f32.
+    fn to_float(self, x: Self::I) -> Self::F;
+
+    /// Lane by lane: both values rounded to bf16, ties to even, the even one in the low half.
+    #[inline(always)]
+    fn bf16_pairs(self, even: Self::F, odd: Self::F) -> Self::I {
+        bf16_pairs_by_lane(self, even, odd)
+    }
 
     /// Lane by lane: `acc` plus the products of both bf16 halves of `a` and the lane of `b`. See [`Level::has_dot_bf16`].
     #[inline(always)]
@@ -103,6 +131,18 @@ pub(super) trait Simd: Copy + Send + Sync + 'static {
         }
         lanes[0]
     }
+}
+
+/// [`Simd::bf16_pairs`] where it is no instruction.
+#[inline(always)]
+fn bf16_pairs_by_lane<S: Simd>(s: S, even: S::F, odd: S::F) -> S::I {
+    let (even, odd) = (s.to_array(even), s.to_array(odd));
+    let mut pairs = [0; LANES];
+    for i in 0..LANES {
+        pairs[i] = u32::from(bf16_bits(even[i])) | u32::from(bf16_bits(odd[i])) << 16;
+    }
+    // SAFETY: sixteen values.
+    unsafe { s.load_bits(pairs.as_ptr()) }
 }
 
 /// [`Simd::dot_bf16`] where it is no instruction.

@@ -124,4 +124,45 @@ impl Simd for Neon {
     fn shr<const N: u32>(self, x: Self::I) -> Self::I {
         quarters!(i => vshlq_u32(x[i], vdupq_n_s32(-N.cast_signed())))
     }
+
+    #[inline(always)]
+    fn shr_by(self, x: Self::I, count: u32) -> Self::I {
+        quarters!(i => vshlq_u32(x[i], vdupq_n_s32(-count.cast_signed())))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bits(self, x: Self::I, p: *mut u32) {
+        let _: [(); 4] = quarters!(i => vst1q_u32(p.add(4 * i), x[i]));
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: as above.
+        unsafe {
+            let bytes = vld1q_u8(p);
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_u8(vget_high_u8(bytes)));
+            [vmovl_u16(vget_low_u16(low)), vmovl_u16(vget_high_u16(low)), vmovl_u16(vget_low_u16(high)), vmovl_u16(vget_high_u16(high))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_i8(self, p: *const u8) -> Self::I {
+        // SAFETY: as above.
+        unsafe {
+            let bytes = vld1q_s8(p.cast());
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
+            let wide = [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)];
+            quarters!(i => vreinterpretq_u32_s32(vmovl_s16(wide[i])))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u16(self, p: *const u16) -> Self::I {
+        quarters!(i => vmovl_u16(vld1_u16(p.add(4 * i))))
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: Self::I) -> Self::F {
+        quarters!(i => vcvtq_f32_s32(vreinterpretq_s32_u32(x[i])))
+    }
 }

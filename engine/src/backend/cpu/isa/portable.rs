@@ -100,4 +100,38 @@ impl Simd for Portable {
     fn shr<const N: u32>(self, x: Self::I) -> Self::I {
         x.map(|x| x >> N)
     }
+
+    #[inline(always)]
+    fn shr_by(self, x: Self::I, count: u32) -> Self::I {
+        x.map(|x| x >> count)
+    }
+
+    #[inline(always)]
+    unsafe fn store_bits(self, x: Self::I, p: *mut u32) {
+        // SAFETY: the caller promises sixteen writable values.
+        unsafe { p.cast::<Self::I>().write_unaligned(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u8(self, p: *const u8) -> Self::I {
+        // SAFETY: the caller promises sixteen readable values.
+        unsafe { p.cast::<[u8; LANES]>().read_unaligned() }.map(u32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn widen_i8(self, p: *const u8) -> Self::I {
+        // SAFETY: the caller promises sixteen readable values.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(|x| i32::from(x).cast_unsigned())
+    }
+
+    #[inline(always)]
+    unsafe fn widen_u16(self, p: *const u16) -> Self::I {
+        // SAFETY: the caller promises sixteen readable values.
+        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(u32::from)
+    }
+
+    #[inline(always)]
+    fn to_float(self, x: Self::I) -> Self::F {
+        x.map(|x| x.cast_signed() as f32)
+    }
 }

@@ -2,20 +2,22 @@
 
 mod attention;
 mod elementwise;
+mod encoded;
 mod experts;
+mod formats;
 mod linear;
 pub(super) mod reference;
 
 use half::{bf16, f16};
 
 use super::{isa, *};
-use crate::backend::DType;
+use crate::backend::{BlockFormat, TensorView};
 
 /// Repeatable values in -1..1.
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> f32 {
+    pub fn next(&mut self) -> f32 {
         // splitmix64
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut x = self.0;
@@ -30,7 +32,7 @@ impl Random {
 }
 
 fn backend(isa: Isa, threads: usize, compute: ComputeType, kv_dtype: KvType) -> CpuBackend {
-    CpuBackend::new(CpuConfig { threads, compute, kv_dtype, isa: Some(isa) }).expect("available")
+    CpuBackend::new(CpuConfig { threads, compute, kv_dtype, weights: None, isa: Some(isa) }).expect("available")
 }
 
 /// Every instruction set of this machine with every compute type.
