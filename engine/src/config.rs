@@ -21,8 +21,8 @@ const DEMO_MODEL_NAME: &str = "tokenflow-demo";
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ModelSource {
-    /// A Hugging Face folder.
-    Folder(PathBuf),
+    /// A Hugging Face folder, a GGUF file, or a folder with one.
+    Path(PathBuf),
     /// The model inside the binary.
     Demo,
 }
@@ -124,7 +124,7 @@ impl EngineInfo {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("--model: {path} is not a folder")]
+    #[error("--model: there is no {path}")]
     NotAFolder { path: PathBuf },
     #[error("--hint-url: {0}")]
     HintUrl(String),
@@ -161,10 +161,10 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// For the model in a Hugging Face folder.
-    pub fn new(folder: impl Into<PathBuf>) -> Self {
-        let folder = folder.into();
-        Self { model_name: folder.display().to_string(), model: ModelSource::Folder(folder), ..Self::default() }
+    /// For the model in a Hugging Face folder or a GGUF file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { model_name: path.display().to_string(), model: ModelSource::Path(path), ..Self::default() }
     }
 
     /// For the model inside the binary.
@@ -178,7 +178,7 @@ impl EngineConfig {
         args.compatibility.check().map_err(ConfigError::Unsupported)?.iter().for_each(|line| tracing::warn!("{line}"));
         let model = match args.model_positional.as_ref().or(args.model.as_ref()) {
             None => ModelSource::Demo,
-            Some(path) if path.is_dir() => ModelSource::Folder(path.clone()),
+            Some(path) if path.exists() => ModelSource::Path(path.clone()),
             Some(path) => return Err(ConfigError::NotAFolder { path: path.clone() }),
         };
         let hint_url = args.hint_url.clone().or_else(|| std::env::var(HINT_URL_ALIAS).ok()).unwrap_or_else(|| DEFAULT_HINT_URL.to_owned());
@@ -214,7 +214,7 @@ impl ServerConfig {
         Self {
             listen: SocketAddr::new(args.host, args.port),
             model_root: match model {
-                ModelSource::Folder(path) => path.display().to_string(),
+                ModelSource::Path(path) => path.display().to_string(),
                 ModelSource::Demo => served_model_names[0].clone(),
             },
             served_model_names,
@@ -227,7 +227,7 @@ impl ServerConfig {
 fn served_model_names(args: &EngineArgs, model: &ModelSource) -> Vec<String> {
     match (args.served_model_name.as_slice(), model) {
         ([], ModelSource::Demo) => vec![DEMO_MODEL_NAME.to_owned()],
-        ([], ModelSource::Folder(path)) => vec![path.to_string_lossy().into_owned()],
+        ([], ModelSource::Path(path)) => vec![path.to_string_lossy().into_owned()],
         (names, _) => names.to_vec(),
     }
 }

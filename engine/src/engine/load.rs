@@ -16,7 +16,7 @@ use crate::{
     model::{self, GenerationDefaults, ModelConfig},
     scheduler::{Scheduler, SchedulerConfig},
     tokenizer::{Tokenizer, TokenizerError},
-    weights::{Checkpoint, Loader, WeightsError},
+    weights::{Checkpoint, Gguf, Loader, WeightsError},
 };
 
 /// Most memory that the KV cache takes unless told otherwise, as vLLM's CPU backend.
@@ -76,7 +76,7 @@ impl LoadedModel {
     pub fn load(config: &EngineConfig) -> Result<Self, LoadError> {
         let began = Instant::now();
         let (model_config, checkpoint, mut tokenizer) = match &config.model {
-            ModelSource::Folder(folder) => open_folder(folder)?,
+            ModelSource::Path(path) => open_path(path)?,
             ModelSource::Demo => open_demo()?,
         };
         if let Some(template) = &config.chat_template {
@@ -169,8 +169,15 @@ fn set_chat_template(tokenizer: &mut Tokenizer, template: &str) -> Result<(), Lo
     Ok(())
 }
 
-fn open_folder(folder: &Path) -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {
-    Ok((ModelConfig::open(folder)?, Checkpoint::open(folder)?, Tokenizer::from_dir(folder)?))
+/// A folder, or a GGUF file.
+fn open_path(path: &Path) -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {
+    let gguf = if path.is_file() { Some(path.to_owned()) } else { Gguf::in_folder(path)? };
+    let Some(gguf) = gguf else {
+        return Ok((ModelConfig::open(path)?, Checkpoint::open(path)?, Tokenizer::from_dir(path)?));
+    };
+    let Gguf { file, checkpoint, config, tokenizer, tokenizer_config } = Gguf::open(&gguf)?;
+    let tokenizer = Tokenizer::from_gguf(&tokenizer, &tokenizer_config, &file)?;
+    Ok((ModelConfig::from_gguf(&config, &file)?, checkpoint, tokenizer))
 }
 
 fn open_demo() -> Result<(ModelConfig, Checkpoint, Tokenizer), LoadError> {

@@ -121,6 +121,14 @@ impl ModelConfig {
         Self::read(&Fields::parse("config.json", config)?, generation.as_ref())
     }
 
+    /// The same from what a GGUF file says; `file` is its name, for messages.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::open`].
+    pub fn from_gguf(config: &[u8], file: &str) -> Result<Self, ConfigError> {
+        Self::read(&Fields::parse(file, config)?, None)
+    }
+
     fn read(config: &Fields, generation: Option<&Fields>) -> Result<Self, ConfigError> {
         let (name, architecture) = architecture(config)?;
         // Models of several kinds of input keep the part that reads text in an object of its own.

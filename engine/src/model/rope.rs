@@ -1,10 +1,10 @@
 //! Rotary embedding: which angle each pair of dimensions turns by, for the scalings that checkpoints ask for.
 
-use std::f64::consts::TAU;
+use std::{f64::consts::TAU, sync::Arc};
 
 use super::fields::{ConfigError, Fields};
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RopeConfig {
     pub theta: f64,
     /// Number of leading dimensions of a head that are rotated.
@@ -14,7 +14,7 @@ pub struct RopeConfig {
     pub attention_factor: f32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
     Default,
     /// Positions are divided by `factor` (Chen et al., "Extending context window of large language models via positional interpolation").
@@ -34,6 +34,8 @@ pub enum RopeScaling {
         factor: f64,
         extrapolated: YarnRange,
     },
+    /// Each frequency is divided by its own factor: what a GGUF file has of a Llama 3.1.
+    Factors(Arc<[f64]>),
 }
 
 impl RopeConfig {
@@ -53,8 +55,8 @@ impl RopeConfig {
         let rotary_dim = rotary_dim(config, config, head_dim)?;
         let plain = Self { theta, rotary_dim, scaling: RopeScaling::Default, attention_factor: 1.0 };
         let global = match config.object("rope_scaling")? {
-            Some(scaling) => plain.scaled(&scaling, config)?,
-            None => plain,
+            Some(scaling) => plain.clone().scaled(&scaling, config)?,
+            None => plain.clone(),
         };
         let local = config.optional_positive("rope_local_base_freq")?;
         Ok((global, local.map(|theta| Self { theta, ..plain })))
@@ -68,8 +70,12 @@ impl RopeConfig {
 
     fn scaled(self, fields: &Fields, config: &Fields) -> Result<Self, ConfigError> {
         let scaling = RopeScaling::read(fields, config)?;
-        let attention_factor = match scaling {
-            RopeScaling::Yarn { factor, .. } => yarn_attention_factor(fields, factor)? as f32,
+        let attention_factor = match &scaling {
+            RopeScaling::Yarn { factor, .. } => yarn_attention_factor(fields, *factor)? as f32,
+            RopeScaling::Factors(factors) if factors.len() != self.rotary_dim / 2 => {
+                let reason = format!("has {} entries for {} frequencies", factors.len(), self.rotary_dim / 2);
+                return Err(fields.error("factors", reason));
+            }
             _ => 1.0,
         };
         Ok(Self { scaling, attention_factor, ..self })
@@ -78,7 +84,8 @@ impl RopeConfig {
     /// `rotary_dim / 2` angles per position.
     pub fn inv_freq(&self) -> Vec<f32> {
         let frequency = |i: usize| self.theta.powf(-((2 * i) as f64) / self.rotary_dim as f64);
-        let scaled = |i: usize| match self.scaling {
+        let scaled = |i: usize| match &self.scaling {
+            RopeScaling::Factors(factors) => frequency(i) / factors[i],
             RopeScaling::Yarn { factor, extrapolated, .. } => {
                 let [low, high] = extrapolated.dims(self.theta, self.rotary_dim);
                 let interpolated = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
@@ -91,7 +98,7 @@ impl RopeConfig {
 
     /// The context that a yarn of the config's factor stretches the original one to; 0 without.
     pub(super) fn stretched_positions(&self) -> usize {
-        match self.scaling {
+        match &self.scaling {
             RopeScaling::Yarn { factor, extrapolated, .. } => (factor * extrapolated.original_max_position_embeddings) as usize,
             _ => 0,
         }
@@ -181,13 +188,20 @@ impl RopeScaling {
                 };
                 Ok(Self::Yarn { factor, extrapolated })
             }
+            "factors" => {
+                let factors: Vec<f64> = fields.required("factors")?;
+                match factors.iter().find(|factor| !(**factor > 0.0 && factor.is_finite())) {
+                    Some(factor) => Err(fields.error("factors", format!("has {factor}; factors must be above 0"))),
+                    None => Ok(Self::Factors(factors.into())),
+                }
+            }
             other => Err(fields.error("rope_type", format!("is \"{other}\"; known are default, linear, llama3 and yarn"))),
         }
     }
 
     fn scale(&self, frequency: f64) -> f64 {
         match *self {
-            Self::Default | Self::Yarn { .. } => frequency,
+            Self::Default | Self::Yarn { .. } | Self::Factors(_) => frequency,
             Self::Linear { factor } => frequency / factor,
             Self::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
                 let turns = original_max_position_embeddings * frequency / TAU;
@@ -278,6 +292,16 @@ mod tests {
         assert!(scaled.windows(2).all(|w| w[0] > w[1]));
         assert_ne!(scaled, yarn(r#","truncate":false"#).inv_freq());
         assert_eq!(yarn("").stretched_positions(), 131_072);
+    }
+
+    #[test]
+    fn factors_divide_frequencies() {
+        let factors = |list: &str| read(&format!(r#"{{"rope_scaling":{{"rope_type":"factors","factors":{list}}}}}"#));
+        let ramp = serde_json::to_string(&(1..=32).collect::<Vec<_>>()).unwrap();
+        let (scaled, plain) = (factors(&ramp).unwrap().inv_freq(), read("{}").unwrap().inv_freq());
+        assert!((0..32).all(|i| (scaled[i] - plain[i] / (i + 1) as f32).abs() < 1e-7));
+        assert!(factors("[1]").unwrap_err().ends_with("field \"rope_scaling.factors\" has 1 entries for 32 frequencies"));
+        assert!(factors("[0]").unwrap_err().ends_with("has 0; factors must be above 0"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Tokenizer {
         let json = std::fs::read(&required).map_err(|source| TokenizerError::Read { file: required.display().to_string(), source })?;
         let config = read_optional(&dir.join("tokenizer_config.json"))?;
         let template = read_optional(&dir.join("chat_template.jinja"))?;
-        Self::build(&json, config.as_deref(), template.as_deref(), &dir.display().to_string())
+        Self::build(&json, config.as_deref(), template.as_deref(), |name| dir.join(name).display().to_string())
     }
 
     /// The same from bytes in memory.
@@ -56,11 +56,23 @@ impl Tokenizer {
     /// # Errors
     /// When one of them cannot be understood; the message names the file that it stands for.
     pub fn from_bytes(json: &[u8], config: Option<&[u8]>, chat_template: Option<&[u8]>) -> Result<Self, TokenizerError> {
-        Self::build(json, config, chat_template, "")
+        Self::build(json, config, chat_template, str::to_owned)
     }
 
-    fn build(json: &[u8], config: Option<&[u8]>, chat_template: Option<&[u8]>, dir: &str) -> Result<Self, TokenizerError> {
-        let file = |name: &str| if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    /// The same from what a GGUF file says; `file` is its name, for messages.
+    ///
+    /// # Errors
+    /// When it cannot be understood.
+    pub fn from_gguf(json: &[u8], config: &[u8], file: &str) -> Result<Self, TokenizerError> {
+        Self::build(json, Some(config), None, |_| file.to_owned())
+    }
+
+    fn build(
+        json: &[u8],
+        config: Option<&[u8]>,
+        chat_template: Option<&[u8]>,
+        file: impl Fn(&str) -> String,
+    ) -> Result<Self, TokenizerError> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json)
             .map_err(|e| TokenizerError::Corrupt { file: file("tokenizer.json"), reason: e.to_string() })?;
         // Some files carry the padding of their training runs; a server must see a prompt whole and unpadded.

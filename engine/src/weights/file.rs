@@ -17,6 +17,7 @@ pub(super) struct WeightFile {
 enum Bytes {
     Mapped(Mmap),
     Static(&'static [u8]),
+    Owned(Vec<u8>),
 }
 
 impl WeightFile {
@@ -35,10 +36,15 @@ impl WeightFile {
         Self { name: name.into(), bytes: Bytes::Static(bytes) }
     }
 
+    pub(super) fn owned(name: &str, bytes: Vec<u8>) -> Self {
+        Self { name: name.into(), bytes: Bytes::Owned(bytes) }
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(map) => map,
             Bytes::Static(bytes) => bytes,
+            Bytes::Owned(bytes) => bytes,
         }
     }
 }

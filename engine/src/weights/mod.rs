@@ -7,6 +7,7 @@ mod checkpoint;
 mod error;
 mod file;
 mod formats;
+mod gguf;
 mod loader;
 mod safetensors;
 mod tensor;
@@ -15,5 +16,6 @@ mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use error::WeightsError;
+pub use gguf::Gguf;
 pub use loader::{Cut, Loader};
 pub use tensor::{Matrix, Tensor};

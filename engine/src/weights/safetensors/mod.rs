@@ -25,6 +25,10 @@ struct ShardIndex {
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+pub(super) fn are_in(folder: &Path) -> bool {
+    folder.join(INDEX).exists() || folder.join(SINGLE).exists()
+}
+
 /// Maps `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
 pub(super) fn open(folder: &Path) -> Result<Vec<File>, WeightsError> {
     if folder.join(INDEX).is_file() {
