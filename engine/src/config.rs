@@ -1,10 +1,15 @@
 //! What the engine was asked to be: the command line given meaning, validated once.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokenflow_hint_api::HintUrl;
 
 use crate::{
+    api::{AccessConfig, AccessError, ChatConfig},
     cli::{DTypeArg, EngineArgs, ServeArgs},
     scheduler::Pacing,
 };
@@ -25,6 +30,17 @@ pub enum ModelSource {
     Path(PathBuf),
     /// The model inside the binary.
     Demo,
+}
+
+/// Where sampling defaults come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GenerationSource {
+    /// The model's own `generation_config.json`.
+    Model,
+    /// The one in this folder.
+    Folder(PathBuf),
+    /// None: OpenAI's defaults.
+    None,
 }
 
 /// Settings of the engine itself; nothing of HTTP. [`EngineConfig::new`] and [`EngineConfig::demo`] have the defaults of `serve`,
@@ -62,8 +78,8 @@ pub struct EngineConfig {
     pub hint_url: HintUrl,
     /// Instead of the model's: a file, or the template itself.
     pub chat_template: Option<String>,
-    /// Whether sampling defaults come from the model's `generation_config.json`.
-    pub use_generation_config: bool,
+    /// Where sampling defaults come from.
+    pub generation_config: GenerationSource,
 }
 
 /// Settings of the HTTP server.
@@ -74,6 +90,11 @@ pub struct ServerConfig {
     /// Where the model came from, for `/v1/models`.
     pub model_root: String,
     pub shutdown_timeout: Duration,
+    pub chat: ChatConfig,
+    pub api_keys: Vec<String>,
+    pub access: AccessConfig,
+    /// Files with the certificate chain and its key, for HTTPS.
+    pub tls: Option<(PathBuf, PathBuf)>,
 }
 
 /// Fixed facts about a running engine.
@@ -131,7 +152,7 @@ pub enum ConfigError {
     /// A flag of vLLM's that asks for what this engine does not have.
     #[error("{0}")]
     Unsupported(String),
-    #[error("--generation-config: '{0}' is neither auto nor vllm")]
+    #[error("--generation-config: '{0}' is neither auto nor vllm nor a folder")]
     GenerationConfig(String),
 }
 
@@ -155,7 +176,7 @@ impl Default for EngineConfig {
             max_stream_rate: None,
             hint_url: HintUrl::None,
             chat_template: None,
-            use_generation_config: true,
+            generation_config: GenerationSource::Model,
         }
     }
 }
@@ -199,9 +220,10 @@ impl EngineConfig {
             max_stream_rate: args.max_stream_rate,
             hint_url: hint_url.parse().map_err(|e| ConfigError::HintUrl(format!("{e}")))?,
             chat_template: args.chat_template.clone(),
-            use_generation_config: match args.generation_config.as_str() {
-                "auto" => true,
-                "vllm" => false,
+            generation_config: match args.generation_config.as_str() {
+                "auto" => GenerationSource::Model,
+                "vllm" => GenerationSource::None,
+                folder if Path::new(folder).is_dir() => GenerationSource::Folder(folder.into()),
                 other => return Err(ConfigError::GenerationConfig(other.to_owned())),
             },
         })
@@ -209,9 +231,12 @@ impl EngineConfig {
 }
 
 impl ServerConfig {
-    pub fn new(args: &ServeArgs, model: &ModelSource) -> Self {
+    /// # Errors
+    /// When a flag's value has no meaning here; the message names the flag.
+    pub fn new(args: &ServeArgs, model: &ModelSource) -> Result<Self, AccessError> {
         let served_model_names = served_model_names(&args.engine, model);
-        Self {
+        let api = &args.api;
+        Ok(Self {
             listen: SocketAddr::new(args.host, args.port),
             model_root: match model {
                 ModelSource::Path(path) => path.display().to_string(),
@@ -219,7 +244,22 @@ impl ServerConfig {
             },
             served_model_names,
             shutdown_timeout: args.shutdown_timeout,
-        }
+            chat: ChatConfig {
+                tool_call_parser: api.tool_call_parser.filter(|_| api.enable_auto_tool_choice),
+                reasoning_parser: api.reasoning_parser,
+                trust_request_chat_template: api.trust_request_chat_template,
+            },
+            // A variable that is set to nothing asks for nothing.
+            api_keys: api.api_key.iter().filter(|key| !key.is_empty()).cloned().collect(),
+            access: AccessConfig::new(
+                api.root_path.as_deref(),
+                &api.allowed_origins.0,
+                &api.allowed_methods.0,
+                &api.allowed_headers.0,
+                api.allow_credentials,
+            )?,
+            tls: api.ssl_certfile.clone().zip(api.ssl_keyfile.clone()),
+        })
     }
 }
 

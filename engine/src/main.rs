@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::Context;
 use clap::Parser;
 use tokenflow_engine::{
-    api::{self, ApiState},
+    api::{self, ApiKeys, ApiState},
     cli::{Cli, Command, ServeArgs, spelt_out},
     config::{EngineConfig, ServerConfig},
     logging::{self, RequestLines},
@@ -37,26 +37,30 @@ fn request_lines(args: &ServeArgs) -> RequestLines {
 
 fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let config = EngineConfig::from_args(&args.engine)?;
-    let server = ServerConfig::new(args, &config.model);
+    let server = ServerConfig::new(args, &config.model)?;
+    let tls = server.tls.as_ref().map(|(certificates, key)| api::tls::acceptor(certificates, key)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(async {
         let engine = Engine::load(config.clone())?;
         let listener = api::server::bind(server.listen).await?;
-        let address = listener.local_addr()?;
+        let url = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
         if args.engine.log_json {
-            startup::log(&config, engine.info(), address);
+            startup::log(&config, engine.info(), &url);
         } else {
-            eprint!("{}", startup::table(&config, engine.info(), address));
+            eprint!("{}", startup::table(&config, engine.info(), &url));
         }
-        println!("tokenflow-engine serving {} on http://{address}", server.served_model_names[0]);
-        let state = Arc::new(ApiState::new(engine.clone(), server.served_model_names, server.model_root));
+        println!("tokenflow-engine serving {} on {url}", server.served_model_names[0]);
+        let mut state = ApiState::new(engine.clone(), server.served_model_names, server.model_root);
+        state.chat = server.chat;
+        state.api_keys = ApiKeys::new(server.api_keys);
+        let router = server.access.apply(api::router(Arc::new(state)));
         let stop = async {
             terminated().await;
             tracing::info!(timeout = ?server.shutdown_timeout, "draining: no new requests are taken, running ones may finish");
             engine.drain();
         };
         let abort = || engine.abort_all("the server is stopping");
-        api::server::serve(listener, api::router(state), stop, server.shutdown_timeout, abort).await;
+        api::server::serve(listener, tls, router, stop, server.shutdown_timeout, abort).await;
         Ok(())
     })
 }

@@ -1,14 +1,12 @@
 //! What an operator wants to see before the first request: what runs, how much of it fits, and where it listens.
 
-use std::net::SocketAddr;
-
 use crate::{
     config::{EngineConfig, EngineInfo},
     scheduler::Pacing,
 };
 
 /// Aligned lines for a person.
-pub fn table(config: &EngineConfig, info: &EngineInfo, address: SocketAddr) -> String {
+pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
     let loaded = &info.loaded;
     let prefix_caching = if loaded.enable_prefix_caching { "on" } else { "off" };
     let rows = [
@@ -31,13 +29,13 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, address: SocketAddr) -> S
         ("step", format!("at most {} tokens of {} sequences", info.max_num_batched_tokens, info.max_num_seqs)),
         ("device", format!("CPU, {} threads, {}", loaded.threads, loaded.simd)),
         ("pacing", format!("{}, hints from {}", pacing(config.pacing), config.hint_url)),
-        ("listening", format!("http://{address}")),
+        ("listening", url.to_owned()),
     ];
     rows.map(|(name, value)| format!("  {name:<10} {value}\n")).concat()
 }
 
 /// The same as one event of the log, for machines.
-pub fn log(config: &EngineConfig, info: &EngineInfo, address: SocketAddr) {
+pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
     let loaded = &info.loaded;
     tracing::info!(
         model = config.model_name,
@@ -57,7 +55,7 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, address: SocketAddr) {
         simd = loaded.simd,
         pacing = pacing(config.pacing),
         hints = %config.hint_url,
-        listening = %address,
+        listening = url,
         seconds = loaded.took.as_secs_f64(),
         "serving"
     );

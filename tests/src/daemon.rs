@@ -56,7 +56,7 @@ impl Daemon {
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    if let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://")) {
+                    if let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://") || word.starts_with("https://")) {
                         return Ok(url.to_owned());
                     }
                 }

@@ -35,6 +35,24 @@ impl ApiError {
         }
     }
 
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// With another name for a field, for routes that are converted to others.
+    pub(super) fn renamed(mut self, from: &str, to: &str) -> Self {
+        let rest = self.param.as_deref().and_then(|param| param.strip_prefix(from));
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+            self.param = Some(format!("{to}{rest}"));
+            self.message = self.message.replace(from, to);
+        }
+        self
+    }
+
     /// `{"error": {...}}`, as a body or as an event of a stream that has begun.
     pub fn body(&self) -> Value {
         json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.status.as_u16()}})
@@ -43,6 +61,7 @@ impl ApiError {
     fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::BAD_REQUEST => "BadRequestError",
+            StatusCode::UNAUTHORIZED => "AuthenticationError",
             StatusCode::NOT_FOUND => "NotFoundError",
             StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowedError",
             StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeError",
@@ -91,6 +110,11 @@ pub(super) async fn unknown_route(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("There is no route {method} {}", uri.path()))
 }
 
-pub(super) async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
+pub(super) async fn wrong_method(method: Method, uri: Uri) -> Response {
+    shaped(uri.path(), ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path())))
+}
+
+/// The error as the clients of `path` know it.
+pub(super) fn shaped(path: &str, error: ApiError) -> Response {
+    if path.starts_with("/v1/messages") { super::messages::MessagesError(error).into_response() } else { error.into_response() }
 }

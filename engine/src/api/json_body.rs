@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::ApiError;
 
@@ -58,6 +58,11 @@ impl JsonBody {
             Ok(_) => Err(refused("The request body is JSON but not an object".to_owned())),
             Err(error) => Err(refused(format!("The request body is not valid JSON: {error}"))),
         }
+    }
+
+    /// One that another route's body was converted to, which had `length` bytes.
+    pub(super) fn from_object(object: Map<String, Value>, length: usize) -> Self {
+        Self { object: Value::Object(object), length }
     }
 
     /// Bytes of JSON.

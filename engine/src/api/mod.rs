@@ -3,17 +3,22 @@
 //! Every refusal is one sentence in OpenAI's error shape that names the field. A request is cancelled when nobody waits for it:
 //! handlers and response bodies own their generations, and hyper drops them with the connection.
 
+mod access;
+mod auth;
 mod chat;
 mod completions;
 mod context;
 mod error;
 mod generation;
 mod json_body;
+mod messages;
 mod models;
 mod operations;
 mod request_log;
+mod responses;
 pub mod server;
 mod state;
+pub mod tls;
 mod tokenize;
 
 use std::sync::Arc;
@@ -23,6 +28,9 @@ use axum::{
     routing::{get, post},
 };
 
+pub use access::{AccessConfig, AccessError};
+pub use auth::ApiKeys;
+pub use chat::{ChatConfig, ReasoningParser, ToolCallParser};
 pub use error::ApiError;
 pub use state::ApiState;
 
@@ -30,6 +38,9 @@ pub use state::ApiState;
 pub fn router(state: Arc<ApiState>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::handle))
+        .route("/v1/responses", post(responses::handle))
+        .route("/v1/messages", post(messages::handle))
+        .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/completions", post(completions::handle))
         .route("/v1/models", get(models::list))
         .route("/tokenize", post(tokenize::tokenize))
@@ -41,6 +52,7 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/metrics", get(operations::metrics))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::check))
         .layer(middleware::from_fn(context::with_request_id))
         .with_state(state)
 }

@@ -9,7 +9,7 @@ use std::{
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::ApiError;
+use super::{ApiError, ApiKeys, ChatConfig};
 use crate::{text::Engine, tokenizer::Tokenizer};
 
 /// Most text of one request that is worked on by the thread that serves other connections too.
@@ -24,6 +24,10 @@ pub struct ApiState {
     pub served_model_names: Vec<String>,
     /// Where the model came from, as `/v1/models` tells it.
     pub model_root: String,
+    /// How chats are written and read.
+    pub chat: ChatConfig,
+    /// Who may ask.
+    pub api_keys: ApiKeys,
     /// One permit per request whose long text is being worked on: half the processors, and never one request alone.
     long_texts: Arc<Semaphore>,
     started: u64,
@@ -40,6 +44,8 @@ impl ApiState {
             engine,
             served_model_names,
             model_root,
+            chat: ChatConfig::default(),
+            api_keys: ApiKeys::default(),
             long_texts: Arc::new(Semaphore::new(processors.div_ceil(2).max(2))),
             started: unix_seconds(),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, ApiState, chat::PromptFields, json_body::JsonBody};
+use super::{ApiError, ApiState, ChatConfig, chat::PromptFields, json_body::JsonBody};
 use crate::tokenizer::Tokenizer;
 
 /// Either `prompt`, or what a chat takes.
@@ -32,7 +32,7 @@ pub(super) async fn tokenize(State(state): State<Arc<ApiState>>, body: JsonBody)
     state.model_name(fields.model.as_deref())?;
     let source = match fields.prompt {
         Some(text) => Source::Text { text, add_special_tokens: fields.add_special_tokens.unwrap_or(true) },
-        None if body.get("messages").is_some() => Source::Chat(body.fields()?),
+        None if body.get("messages").is_some() => Source::Chat(Box::new(body.fields()?), state.chat),
         None => return Err(ApiError::field("prompt", "prompt is required (or messages, to tokenize a chat).")),
     };
     let return_token_strs = fields.return_token_strs.unwrap_or(false);
@@ -48,16 +48,16 @@ pub(super) async fn tokenize(State(state): State<Arc<ApiState>>, body: JsonBody)
 
 enum Source {
     Text { text: String, add_special_tokens: bool },
-    Chat(PromptFields),
+    Chat(Box<PromptFields>, ChatConfig),
 }
 
 impl Source {
     fn encode(self, tokenizer: &Tokenizer) -> Result<Vec<u32>, ApiError> {
         let (text, add_special_tokens) = match self {
             Self::Text { text, add_special_tokens } => (text, add_special_tokens),
-            Self::Chat(fields) => {
+            Self::Chat(fields, config) => {
                 let add_special_tokens = fields.add_special_tokens();
-                (fields.render(tokenizer)?, add_special_tokens)
+                (fields.render(tokenizer, &config)?, add_special_tokens)
             }
         };
         Ok(tokenizer.encode(&text, add_special_tokens)?)

@@ -1,8 +1,12 @@
 //! The command line: vLLM's flags under vLLM's names, and ours. Parses only; [`crate::config`] gives meaning.
 
+mod api;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use api::{ApiArgs, JsonList};
 
 use crate::scheduler::Pacing;
 
@@ -148,6 +152,8 @@ pub struct ServeArgs {
     /// Do not log the requests that went well
     #[arg(long, alias = "disable-uvicorn-access-log", alias = "no-enable-log-requests", overrides_with = "enable_log_requests")]
     pub disable_log_requests: bool,
+    #[command(flatten)]
+    pub api: ApiArgs,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

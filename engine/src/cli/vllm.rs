@@ -108,13 +108,7 @@ const FLAGS: &[(&str, Takes, Answer)] = &[
     ("otlp-traces-endpoint", One, Refuse("traces are not exported; see /metrics and --log-json")),
     // The HTTP server.
     ("disable-frontend-multiprocessing", Nothing, Ignore("one process serves all connections")),
-    ("enable-request-id-headers", Nothing, Ignore("every answer has an X-Request-Id")),
     ("response-role", One, Only(&["assistant"], "answers are the assistant's")),
-    ("allow-credentials", Nothing, Refuse("cross-origin headers are left to a proxy")),
-    ("allowed-origins", One, Refuse("cross-origin headers are left to a proxy")),
-    ("allowed-methods", One, Refuse("cross-origin headers are left to a proxy")),
-    ("allowed-headers", One, Refuse("cross-origin headers are left to a proxy")),
-    ("root-path", One, Refuse("routes are at the root")),
     ("uds", One, Refuse("the API listens on TCP, whose health it measures")),
     ("grpc", Nothing, Refuse("the API is HTTP")),
     ("middleware", Many, Refuse(NO_PYTHON)),

@@ -9,7 +9,7 @@ use crate::{
         cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
     },
     cli::DTypeArg,
-    config::{EngineConfig, EngineInfo, LoadSummary, ModelSource},
+    config::{EngineConfig, EngineInfo, GenerationSource, LoadSummary, ModelSource},
     executor::{CacheSize, LocalExecutor},
     health::Links,
     metrics::EngineMetrics,
@@ -129,7 +129,12 @@ impl LoadedModel {
             },
         };
         let executor = LocalExecutor::new(backend, model, cache, config.max_num_batched_tokens)?;
-        Ok(Self { tokenizer, generation: model_config.generation, info, executor, scheduler })
+        let generation = match &config.generation_config {
+            GenerationSource::Model => model_config.generation,
+            GenerationSource::Folder(folder) => GenerationDefaults::open(folder)?,
+            GenerationSource::None => GenerationDefaults::default(),
+        };
+        Ok(Self { tokenizer, generation, info, executor, scheduler })
     }
 
     /// Starts the engine, which follows the hint server at the config's URL. Call it on a tokio runtime where there is one to follow.
@@ -140,8 +145,7 @@ impl LoadedModel {
         let metrics = Arc::new(EngineMetrics::new(&config.model_name, &self.info));
         let links = Links::new(Subscriber::spawn(config.hint_url.clone()));
         let core = EngineCore::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics.clone())?;
-        let generation = if config.use_generation_config { self.generation } else { GenerationDefaults::default() };
-        Ok(Served { core, metrics, tokenizer: Arc::new(self.tokenizer), generation, seed: config.seed })
+        Ok(Served { core, metrics, tokenizer: Arc::new(self.tokenizer), generation: self.generation, seed: config.seed })
     }
 }
 

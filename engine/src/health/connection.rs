@@ -30,8 +30,10 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub local: SocketAddr,
     socket: OwnedFd,
-    /// Bytes that the HTTP layer wanted to write and the socket did not take.
+    /// Bytes that the layer above wanted to write and the socket did not take.
     refused_bytes: AtomicU64,
+    /// The same between HTTP and TLS, where there is TLS.
+    refused_by_tls_bytes: AtomicU64,
     /// Kept with the connection, not with a request: the next request on it starts with what is known.
     probe: Mutex<LocalProbe>,
 }
@@ -45,18 +47,19 @@ impl Connection {
             local: stream.local_addr()?,
             socket,
             refused_bytes: AtomicU64::new(0),
+            refused_by_tls_bytes: AtomicU64::new(0),
             probe: Mutex::default(),
         })
     }
 
-    /// Bytes that have left the HTTP layer's queue of chunks and that the client has not acknowledged: refused by the
+    /// Bytes that have left the HTTP layer's queue of chunks and that the client has not acknowledged: refused by TLS or by the
     /// socket, unsent in it, or in flight. One `ioctl` (`SIOCOUTQ`, tcp(7)).
     pub fn undelivered_bytes(&self) -> u64 {
         let mut queued: libc::c_int = 0;
         // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int; the descriptor is owned by self.
         let rc = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &mut queued) };
         let queued = if rc == 0 { queued.max(0) as u64 } else { 0 };
-        queued + self.refused_bytes.load(Ordering::Relaxed)
+        queued + self.refused_bytes.load(Ordering::Relaxed) + self.refused_by_tls_bytes.load(Ordering::Relaxed)
     }
 
     /// This engine's own opinion of the link, for when no hint server has one. `now` is on the engine's clock.
@@ -86,6 +89,16 @@ fn socket_cookie(socket: &OwnedFd) -> u64 {
     if rc == 0 { cookie } else { 0 }
 }
 
+/// How much of a write was not taken.
+fn refused(wanted: usize, poll: &Poll<io::Result<usize>>) -> u64 {
+    let taken = match poll {
+        Poll::Ready(Ok(n)) => *n,
+        Poll::Ready(Err(_)) => wanted,
+        Poll::Pending => 0,
+    };
+    (wanted - taken) as u64
+}
+
 /// The accepted socket under the HTTP layer; notes what the socket would not take.
 pub struct TrackedStream {
     stream: TcpStream,
@@ -106,12 +119,7 @@ impl TrackedStream {
     }
 
     fn note(&self, wanted: usize, poll: &Poll<io::Result<usize>>) {
-        let taken = match poll {
-            Poll::Ready(Ok(n)) => *n,
-            Poll::Ready(Err(_)) => wanted,
-            Poll::Pending => 0,
-        };
-        self.connection.refused_bytes.store((wanted - taken) as u64, Ordering::Relaxed);
+        self.connection.refused_bytes.store(refused(wanted, poll), Ordering::Relaxed);
     }
 }
 
@@ -136,6 +144,40 @@ impl AsyncWrite for TrackedStream {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// TLS over a [`TrackedStream`], under the HTTP layer; notes what TLS would not take, which the socket below never sees.
+pub struct TrackedTls<S> {
+    stream: S,
+    connection: Arc<Connection>,
+}
+
+impl<S> TrackedTls<S> {
+    pub fn new(stream: S, connection: Arc<Connection>) -> Self {
+        Self { stream, connection }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedTls<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedTls<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.connection.refused_by_tls_bytes.store(refused(buf.len(), &poll), Ordering::Relaxed);
+        poll
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

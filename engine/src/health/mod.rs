@@ -5,7 +5,7 @@ mod links;
 mod local;
 mod meter;
 
-pub use connection::{Connection, TrackedStream};
+pub use connection::{Connection, TrackedStream, TrackedTls};
 pub use links::Links;
 pub use local::LocalHealth;
 pub use meter::StreamMeter;

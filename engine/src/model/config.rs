@@ -189,6 +189,14 @@ impl ModelConfig {
 }
 
 impl GenerationDefaults {
+    /// Reads `generation_config.json` in a folder.
+    ///
+    /// # Errors
+    /// When it is missing or malformed; the message names the file.
+    pub fn open(folder: &Path) -> Result<Self, ConfigError> {
+        Self::read(&Fields::open(&folder.join("generation_config.json"))?)
+    }
+
     fn read(fields: &Fields) -> Result<Self, ConfigError> {
         let within = |field: &str, range: &str, is_good: fn(f32) -> bool| match fields.optional::<f32>(field)? {
             Some(value) if !is_good(value) => Err(fields.error(field, format!("is {value} but must be {range}"))),

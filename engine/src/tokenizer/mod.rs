@@ -120,8 +120,16 @@ impl Tokenizer {
     /// # Errors
     /// When it is not a template.
     pub fn set_chat_template(&mut self, source: &str, origin: &str) -> Result<(), TokenizerError> {
-        self.chat_template = Some(ChatTemplate::new(source, self.bos_token.clone(), self.eos_token.clone(), origin)?);
+        self.chat_template = Some(self.compile_chat_template(source, origin)?);
         Ok(())
+    }
+
+    /// A chat template beside the model's own, with the same special tokens.
+    ///
+    /// # Errors
+    /// When it is not a template.
+    pub fn compile_chat_template(&self, source: &str, origin: &str) -> Result<ChatTemplate, TokenizerError> {
+        ChatTemplate::new(source, self.bos_token.clone(), self.eos_token.clone(), origin)
     }
 
     /// Token ids of `text`; `add_special_tokens` adds what the model expects around a prompt, such as a beginning-of-sequence token.

@@ -70,7 +70,7 @@ async fn over_tcp(server: &Server) -> SocketAddr {
 async fn serving(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, router, std::future::pending(), Duration::ZERO, || ()));
+    tokio::spawn(serve(listener, None, router, std::future::pending(), Duration::ZERO, || ()));
     address
 }
 

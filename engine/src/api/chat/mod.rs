@@ -1,10 +1,15 @@
-//! `POST /v1/chat/completions`.
+//! `POST /v1/chat/completions`, and the way of every chat from messages to a message that other routes take too.
 
+mod config;
 mod convert;
 mod logprobs;
 mod messages;
+mod parse;
 mod response;
+mod run;
 mod stream;
+mod tool_schema;
+mod tools;
 mod types;
 mod validate;
 
@@ -18,31 +23,22 @@ use axum::{
 
 use super::{ApiError, ApiState, context::RequestContext, generation, json_body::JsonBody};
 
+pub use config::ChatConfig;
+pub use parse::{ReasoningParser, ToolCallParser};
+
 pub(super) use convert::PromptFields;
+pub(super) use parse::{MessageParser, Piece, ToolCall, WholeMessage};
+pub(super) use run::{Chat, WholeChoice, finish_reason, prompt, start};
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
-    let request = validate::validate(&state, &body)?;
-    let info = state.engine.info();
-    let (fields, max_model_len) = (request.prompt, info.max_model_len);
-    let prompt = state
-        .with_text(body.len(), move |tokenizer| {
-            let add_special_tokens = fields.add_special_tokens();
-            let text = fields.render(tokenizer)?;
-            generation::check_text("messages", &text, tokenizer, max_model_len)?;
-            Ok(tokenizer.encode(&text, add_special_tokens)?)
-        })
-        .await?;
-    generation::check_prompt("messages", &prompt, info)?;
-    let (param, requested) = request.max_tokens;
-    let max_tokens = generation::max_tokens(param, requested, None, prompt.len(), info)?;
-
-    let output = generation::start(&state, &context, &request.options, prompt, max_tokens)?;
-    let head = response::Head::new(&context.request_id, request.model);
-    if let Some(options) = request.options.stream {
-        let format = stream::ChatEvents::new(head, Arc::clone(&state.tokenizer), &request.options, options);
-        return Ok(generation::respond(vec![output], options, format));
+    let chat = start(&state, &context, &body).await?;
+    let head = response::Head::new(&context.request_id, chat.model.clone());
+    if let Some(options) = chat.options.stream {
+        let format = stream::ChatEvents::new(head, Arc::clone(&state.tokenizer), &chat, options);
+        return Ok(generation::respond(chat.outputs, options, format));
     }
-    let prompt_tokens = output.prompt_tokens();
-    let whole = output.collect().await?;
-    Ok(Json(response::completion(&head, &state.tokenizer, &request.options, prompt_tokens, &whole)).into_response())
+    let (with_logprobs, prompt_tokens) = (chat.options.params.sampling.logprobs.is_some(), chat.prompt_tokens());
+    let choices = chat.collect().await?;
+    let tokenizer = with_logprobs.then_some(&*state.tokenizer);
+    Ok(Json(response::completion(&head, tokenizer, prompt_tokens, &choices)).into_response())
 }

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::logprobs::ChatLogprobs;
+use super::{WholeChoice, logprobs::ChatLogprobs};
 use crate::{
     api::{
-        generation::{Delta, GenerationOptions, StopReason, Usage},
+        chat::{ToolCall, WholeMessage},
+        generation::{StopReason, Usage},
         state::unix_seconds,
     },
-    scheduler::FinishReason,
     tokenizer::Tokenizer,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct ChatCompletion<'a> {
     object: &'static str,
     created: u64,
     model: &'a str,
-    choices: [Choice<'a>; 1],
+    choices: Vec<Choice<'a>>,
     usage: Usage,
 }
 
@@ -41,36 +41,81 @@ struct Choice<'a> {
     index: usize,
     message: Message<'a>,
     logprobs: Option<ChatLogprobs>,
-    finish_reason: Option<FinishReason>,
+    finish_reason: &'static str,
     stop_reason: Option<&'a StopReason>,
 }
 
 #[derive(Debug, Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: &'a str,
+    /// Null where there are only calls or reasoning.
+    content: Option<&'a str>,
     refusal: Option<()>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a str>,
+    /// The same by its older name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<MessageToolCall<'a>>,
 }
 
+#[derive(Debug, Serialize)]
+struct MessageToolCall<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: FunctionCall<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct FunctionCall<'a> {
+    name: &'a str,
+    /// JSON.
+    arguments: &'a str,
+}
+
+impl<'a> From<&'a WholeMessage> for Message<'a> {
+    fn from(message: &'a WholeMessage) -> Self {
+        let reasoning = message.reasoning.as_deref();
+        let has_other = reasoning.is_some() || !message.calls.is_empty();
+        let call = |ToolCall { id, name, arguments }: &'a ToolCall| MessageToolCall {
+            id,
+            kind: "function",
+            function: FunctionCall { name, arguments },
+        };
+        Self {
+            role: "assistant",
+            content: Some(message.content.as_str()).filter(|text| !text.is_empty() || !has_other),
+            refusal: None,
+            reasoning,
+            reasoning_content: reasoning,
+            tool_calls: message.calls.iter().map(call).collect(),
+        }
+    }
+}
+
+/// `tokenizer` where log-probabilities are to be shown.
 pub(super) fn completion<'a>(
     head: &'a Head,
-    tokenizer: &Tokenizer,
-    options: &GenerationOptions,
+    tokenizer: Option<&Tokenizer>,
     prompt_tokens: usize,
-    whole: &'a Delta,
+    choices: &'a [WholeChoice],
 ) -> ChatCompletion<'a> {
+    let completion_tokens = choices.iter().map(|choice| choice.output.num_tokens).sum();
+    let choices = choices.iter().enumerate().map(|(index, WholeChoice { message, finish_reason, output })| Choice {
+        index,
+        message: message.into(),
+        logprobs: tokenizer.map(|tokenizer| ChatLogprobs::new(&output.tokens, tokenizer)),
+        finish_reason,
+        stop_reason: output.stop_reason.as_ref(),
+    });
     ChatCompletion {
         id: &head.id,
         object: "chat.completion",
         created: head.created,
         model: &head.model,
-        choices: [Choice {
-            index: 0,
-            message: Message { role: "assistant", content: &whole.text, refusal: None },
-            logprobs: options.params.sampling.logprobs.map(|_| ChatLogprobs::new(&whole.tokens, tokenizer)),
-            finish_reason: whole.finish,
-            stop_reason: whole.stop_reason.as_ref(),
-        }],
-        usage: Usage::new(prompt_tokens, whole.num_tokens),
+        choices: choices.collect(),
+        usage: Usage::new(prompt_tokens, completion_tokens),
     }
 }

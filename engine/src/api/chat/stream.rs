@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{logprobs::ChatLogprobs, response::Head};
+use super::{Chat, MessageParser, Piece, logprobs::ChatLogprobs, response::Head, run::finish_reason};
 use crate::{
-    api::generation::{Delta, EventFormat, GenerationOptions, LinkReport, StreamOptions, Usage, write_event},
-    scheduler::FinishReason,
+    api::generation::{Delta, EventFormat, LinkReport, StreamOptions, Usage, write_event},
+    sampling::SampledToken,
     tokenizer::Tokenizer,
 };
 
@@ -16,6 +16,13 @@ pub(super) struct ChatEvents {
     tokenizer: Arc<Tokenizer>,
     with_logprobs: bool,
     with_health: bool,
+    choices: Vec<ChoiceState>,
+}
+
+struct ChoiceState {
+    parser: MessageParser,
+    /// Those that no chunk has shown yet, because their text is held back.
+    tokens: Vec<SampledToken>,
 }
 
 #[derive(Serialize)]
@@ -36,19 +43,76 @@ struct Choice<'a> {
     index: usize,
     delta: Message<'a>,
     logprobs: Option<ChatLogprobs>,
-    finish_reason: Option<FinishReason>,
+    finish_reason: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Message<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
-    content: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a str>,
+    /// The same by its older name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<[ToolCallDelta<'a>; 1]>,
+}
+
+/// The first of a call has its id, type and name; the others add to its arguments.
+#[derive(Serialize)]
+struct ToolCallDelta<'a> {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    function: FunctionDelta<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionDelta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    arguments: &'a str,
+}
+
+impl<'a> Message<'a> {
+    fn content(text: &'a str) -> Self {
+        Self { content: Some(text), ..Self::default() }
+    }
+
+    /// Nothing for a call that is taken back: what was shown of it cannot be.
+    fn of(piece: &'a Piece) -> Option<Self> {
+        Some(match piece {
+            Piece::Content(text) => Self::content(text),
+            Piece::Reasoning(text) => Self { reasoning: Some(text), reasoning_content: Some(text), ..Self::default() },
+            Piece::CallStart { index, id, name } => {
+                let function = FunctionDelta { name: Some(name), arguments: "" };
+                let call = ToolCallDelta { index: *index, id: Some(id), kind: Some("function"), function };
+                Self { tool_calls: Some([call]), ..Self::default() }
+            }
+            Piece::CallArguments { index, text } => {
+                let function = FunctionDelta { name: None, arguments: text };
+                Self { tool_calls: Some([ToolCallDelta { index: *index, id: None, kind: None, function }]), ..Self::default() }
+            }
+            Piece::CallAbandoned { .. } => return None,
+        })
+    }
 }
 
 impl ChatEvents {
-    pub(super) fn new(head: Head, tokenizer: Arc<Tokenizer>, options: &GenerationOptions, stream: StreamOptions) -> Self {
-        Self { head, tokenizer, with_logprobs: options.params.sampling.logprobs.is_some(), with_health: stream.include_health }
+    pub(super) fn new(head: Head, tokenizer: Arc<Tokenizer>, chat: &Chat, stream: StreamOptions) -> Self {
+        let choices = chat.outputs.iter().map(|_| ChoiceState { parser: chat.parser(), tokens: Vec::new() });
+        Self {
+            head,
+            tokenizer,
+            with_logprobs: chat.options.params.sampling.logprobs.is_some(),
+            with_health: stream.include_health,
+            choices: choices.collect(),
+        }
     }
 
     fn write(&self, choices: &[Choice<'_>], usage: Option<Usage>, delta: &Delta, out: &mut Vec<u8>) {
@@ -60,14 +124,36 @@ impl ChatEvents {
 
 impl EventFormat for ChatEvents {
     fn open(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let message = Message { role: Some("assistant"), content: "" };
+        let message = Message { role: Some("assistant"), ..Message::content("") };
         self.write(&[Choice { index: choice, delta: message, logprobs: None, finish_reason: None }], usage, delta, out);
     }
 
-    fn delta(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let logprobs = self.with_logprobs.then(|| ChatLogprobs::new(&delta.tokens, &self.tokenizer));
-        let message = Message { role: None, content: &delta.text };
-        self.write(&[Choice { index: choice, delta: message, logprobs, finish_reason: delta.finish }], usage, delta, out);
+    /// A chunk for each part of the message; none while text is held back.
+    fn delta(&mut self, index: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
+        let choice = &mut self.choices[index];
+        let mut pieces = choice.parser.push(&delta.text);
+        if delta.finish.is_some() {
+            pieces.extend(choice.parser.finish());
+        }
+        if self.with_logprobs {
+            choice.tokens.extend_from_slice(&delta.tokens);
+        }
+        let (is_plain, has_calls) = (choice.parser.is_plain(), choice.parser.has_calls());
+        let mut messages: Vec<Message<'_>> = pieces.iter().filter_map(Message::of).collect();
+        if messages.is_empty() {
+            match delta.finish {
+                _ if is_plain => messages.push(Message::content("")),
+                Some(_) => messages.push(Message::default()),
+                None => return,
+            }
+        }
+        let tokens = std::mem::take(&mut choice.tokens);
+        let mut logprobs = self.with_logprobs.then(|| ChatLogprobs::new(&tokens, &self.tokenizer));
+        let last = messages.len() - 1;
+        for (i, message) in messages.into_iter().enumerate() {
+            let finish_reason = delta.finish.filter(|_| i == last).map(|finish| finish_reason(finish, has_calls));
+            self.write(&[Choice { index, delta: message, logprobs: logprobs.take(), finish_reason }], usage, delta, out);
+        }
     }
 
     fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>) {

@@ -9,4 +9,6 @@ pub(super) struct ChatFields {
     pub(super) max_completion_tokens: Option<i64>,
     pub(super) logprobs: Option<bool>,
     pub(super) top_logprobs: Option<i64>,
+    /// On unless turned off: reasoning that is split off the answer comes with it.
+    pub(super) include_reasoning: Option<bool>,
 }

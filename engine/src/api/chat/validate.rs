@@ -1,4 +1,9 @@
-use super::{PromptFields, types::ChatFields};
+use super::{
+    PromptFields,
+    parse::{Calls, ParseOptions, ToolCallParser},
+    tools::{ToolFields, ToolUse},
+    types::ChatFields,
+};
 use crate::api::{
     ApiError, ApiState,
     generation::{GenerationFields, GenerationOptions, checked_logprobs, refuse_unsupported},
@@ -12,6 +17,7 @@ pub(super) struct ChatRequest {
     /// The field's name, and what it says.
     pub(super) max_tokens: (&'static str, Option<i64>),
     pub(super) options: GenerationOptions,
+    pub(super) parse: ParseOptions,
 }
 
 pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest, ApiError> {
@@ -19,6 +25,8 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
     let model = state.model_name(fields.model.as_deref())?;
     refuse_unsupported(body)?;
     let prompt: PromptFields = body.fields()?;
+    let tools: ToolFields = body.fields()?;
+    let ToolUse { calls, single_call, schema } = tools.validate(&state.chat)?;
     let info = state.engine.info();
     let logprobs = match (fields.logprobs.unwrap_or(false), fields.top_logprobs) {
         (true, top) => Some(checked_logprobs("top_logprobs", top.unwrap_or(0), info)?),
@@ -26,6 +34,14 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
         (false, Some(_)) => return Err(ApiError::field("top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true.")),
     };
     let generation: GenerationFields = body.fields()?;
+    let mut options = generation.validate(state, logprobs)?;
+    if schema.is_some() {
+        return Err(ApiError::field("tool_choice", "`tool_choice` \"required\" and named functions are not supported yet."));
+    }
+    if matches!(calls, Calls::Auto(_)) {
+        // Some models mark calls by special tokens.
+        options.params.skip_special_tokens = false;
+    }
     Ok(ChatRequest {
         model,
         prompt,
@@ -33,6 +49,13 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
             Some(tokens) => ("max_completion_tokens", Some(tokens)),
             None => ("max_tokens", fields.max_tokens),
         },
-        options: generation.validate(state, logprobs)?,
+        options,
+        parse: ParseOptions {
+            reasoning: state.chat.reasoning_parser,
+            include_reasoning: fields.include_reasoning.unwrap_or(true),
+            short_ids: state.chat.tool_call_parser == Some(ToolCallParser::Mistral),
+            calls,
+            single_call,
+        },
     })
 }

@@ -12,7 +12,7 @@ mod validate;
 pub(super) use fields::{GenerationFields, StreamOptions};
 pub(super) use logprobs::{checked_logprobs, json_logprob};
 pub(super) use prompt_length::{check_prompt, check_text, empty_prompt, max_tokens};
-pub(super) use sse::{EventFormat, respond, write_event};
+pub(super) use sse::{EventFormat, respond, write_event, write_named_event};
 pub(super) use start::start;
 pub(super) use unsupported::refuse_unsupported;
 pub(super) use usage::{LinkReport, Usage};

@@ -22,11 +22,22 @@ pub(in crate::api) trait EventFormat: Send + 'static {
     /// Events that open a choice, before its first piece.
     fn open(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>);
     fn delta(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>);
-    /// The event after the last choice's end.
+    /// The event after the last choice's end, where usage was asked for.
     fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>);
+
+    /// After everything else.
+    fn done(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(DONE);
+    }
+
+    /// In place of what is missing; nothing follows.
+    fn error(&mut self, error: &ApiError, out: &mut Vec<u8>) {
+        write_event(&error.body(), out);
+        out.extend_from_slice(DONE);
+    }
 }
 
-/// Ends every stream, also one that failed.
+/// Ends OpenAI's streams, also those that failed.
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
 /// Appends `data: {json}` and the blank line that ends an event.
@@ -35,6 +46,14 @@ pub(in crate::api) fn write_event(event: &impl Serialize, out: &mut Vec<u8>) {
     // Events are structs of strings and numbers, and a Vec takes every write.
     serde_json::to_writer(&mut *out, event).expect("an event is JSON");
     out.extend_from_slice(b"\n\n");
+}
+
+/// The same with the event's name in front.
+pub(in crate::api) fn write_named_event(name: &str, event: &impl Serialize, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'\n');
+    write_event(event, out);
 }
 
 /// The response that streams `outputs`, each as the choice of its index. Its extensions hold the `Vec<Arc<StreamMeter>>` that count it.
@@ -65,13 +84,22 @@ struct Choice {
     meter: Option<Arc<StreamMeter>>,
     prompt_tokens: usize,
     completion_tokens: usize,
+    /// Tokens whose text is held back.
+    unsent_tokens: u64,
     opened: bool,
     finished: bool,
 }
 
 impl Choice {
     fn new(output: &Output) -> Self {
-        Self { meter: output.meter(), prompt_tokens: output.prompt_tokens(), completion_tokens: 0, opened: false, finished: false }
+        Self {
+            meter: output.meter(),
+            prompt_tokens: output.prompt_tokens(),
+            completion_tokens: 0,
+            unsent_tokens: 0,
+            opened: false,
+            finished: false,
+        }
     }
 
     fn usage(&self) -> Usage {
@@ -95,27 +123,37 @@ impl<F: EventFormat> Events<F> {
 
     /// The next pieces of one choice with what belongs before and after them; `None` after the end.
     async fn next_frame(&mut self) -> Option<Bytes> {
-        if self.ended {
-            return None;
-        }
-        let (index, pieces) = self.pieces.next().await?;
         let mut out = Vec::with_capacity(512);
-        let tokens = match pieces {
+        // A format may hold text back.
+        while out.is_empty() {
+            if self.ended {
+                return None;
+            }
+            let (index, pieces) = self.pieces.next().await?;
+            self.write_pieces(index, pieces, &mut out);
+        }
+        Some(out.into())
+    }
+
+    fn write_pieces(&mut self, index: usize, pieces: Result<Vec<Delta>, EngineError>, out: &mut Vec<u8>) {
+        let tokens: usize = match pieces {
             Ok(pieces) => {
-                pieces.iter().for_each(|delta| self.write_delta(index, delta, &mut out));
+                pieces.iter().for_each(|delta| self.write_delta(index, delta, out));
                 pieces.iter().map(|delta| delta.num_tokens).sum()
             }
             Err(error) => {
                 self.ended = true;
-                write_event(&ApiError::from(error).body(), &mut out);
-                out.extend_from_slice(DONE);
+                self.format.error(&ApiError::from(error), out);
                 0
             }
         };
-        if let Some(meter) = &self.choices[index].meter {
-            meter.chunk_sent(tokens as u64, out.len() as u64 + framing_bytes(out.len()));
+        let choice = &mut self.choices[index];
+        choice.unsent_tokens += tokens as u64;
+        if !out.is_empty()
+            && let Some(meter) = &choice.meter
+        {
+            meter.chunk_sent(std::mem::take(&mut choice.unsent_tokens), out.len() as u64 + framing_bytes(out.len()));
         }
-        Some(out.into())
     }
 
     fn write_delta(&mut self, index: usize, delta: &Delta, out: &mut Vec<u8>) {
@@ -134,7 +172,7 @@ impl<F: EventFormat> Events<F> {
                 let completion_tokens = self.choices.iter().map(|choice| choice.completion_tokens).sum();
                 self.format.usage(Usage::new(prompt_tokens, completion_tokens), delta, out);
             }
-            out.extend_from_slice(DONE);
+            self.format.done(out);
         }
     }
 }
