@@ -25,11 +25,12 @@
 //! 9. [`backend`]: fused operations and their kernels
 //! 10. [`sampling`]: logits to tokens
 //!
-//! Beside the path: [`grammar`] (what constrained output must match), [`weights`] (checkpoints), [`health`] (what is known of each
+//! Beside the path: [`batch`] (files of requests, answered without a server), [`grammar`] (what constrained output must match), [`weights`] (checkpoints), [`health`] (what is known of each
 //! client's link), [`metrics`] (what is counted).
 
 pub mod api;
 pub mod backend;
+pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod engine;

@@ -1,4 +1,4 @@
-//! `tokenflow-engine`: parses the command line, loads the model, serves until told to stop.
+//! `tokenflow-engine`: parses the command line, loads the model, serves until told to stop or answers a file.
 
 use std::{process::ExitCode, sync::Arc};
 
@@ -6,19 +6,29 @@ use anyhow::Context;
 use clap::Parser;
 use tokenflow_engine::{
     api::{self, ApiKeys, ApiState},
-    cli::{Cli, Command, ServeArgs, spelt_out},
+    batch::{self, BatchConfig},
+    cli::{Cli, Command, GenerateArgs, ServeArgs, spelt_out},
     config::{EngineConfig, ServerConfig},
     logging::{self, RequestLines},
     startup,
     text::Engine,
 };
+use tokenflow_hint_api::HintUrl;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let Command::Serve(args) = Cli::parse_from(spelt_out(std::env::args_os())).command;
-    logging::start(&args.engine, request_lines(&args));
-    match serve(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let result = match Cli::parse_from(spelt_out(std::env::args_os())).command {
+        Command::Serve(args) => {
+            logging::start(&args.engine, request_lines(&args));
+            serve(&args).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Generate(args) => {
+            logging::start(&args.engine, RequestLines::Troubles);
+            generate(&args)
+        }
+    };
+    match result {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -62,6 +72,33 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         let abort = || engine.abort_all("the server is stopping");
         api::server::serve(listener, tls, router, stop, server.shutdown_timeout, abort).await;
         Ok(())
+    })
+}
+
+/// Answers a file. 130 where it was interrupted, 1 where a line failed.
+fn generate(args: &GenerateArgs) -> anyhow::Result<ExitCode> {
+    // Nothing is streamed, so there is no link to be told of.
+    let config = EngineConfig { hint_url: HintUrl::None, ..EngineConfig::from_args(&args.engine)? };
+    let concurrency = args.concurrency.unwrap_or(config.max_num_seqs);
+    let files = BatchConfig { input: args.input.clone(), output: args.output.clone(), concurrency };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let summary = runtime.block_on(batch::run(config, &files, terminated()))?;
+    let path = args.summary.clone().unwrap_or_else(|| args.output.with_extension("summary.json"));
+    batch::write_summary(&summary, &path)?;
+    println!(
+        "{} answered ({} failed), {} were there before, {} left; {} tokens in {:.1} s; summary: {}",
+        summary.answered,
+        summary.failed,
+        summary.answered_before,
+        summary.lines - summary.answered - summary.answered_before,
+        summary.completion_tokens,
+        summary.seconds,
+        path.display()
+    );
+    Ok(match (summary.interrupted, summary.failed) {
+        (true, _) => ExitCode::from(130),
+        (_, 0) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     })
 }
 

@@ -1,5 +1,7 @@
 //! What an operator wants to see before the first request: what runs, how much of it fits, and where it listens.
 
+use tokenflow_hint_api::HintUrl;
+
 use crate::{
     config::{EngineConfig, EngineInfo},
     scheduler::Pacing,
@@ -9,6 +11,10 @@ use crate::{
 pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
     let loaded = &info.loaded;
     let prefix_caching = if loaded.enable_prefix_caching { "on" } else { "off" };
+    let hints = match &config.hint_url {
+        HintUrl::None => "no hint server".to_owned(),
+        url => format!("hints from {url}"),
+    };
     let rows = [
         ("model", format!("{} ({})", config.model_name, loaded.architecture)),
         (
@@ -28,7 +34,7 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         ("context", format!("{} tokens; {:.1} requests of that length fit at a time", info.max_model_len, info.max_concurrency())),
         ("step", format!("at most {} tokens of {} sequences", info.max_num_batched_tokens, info.max_num_seqs)),
         ("device", format!("CPU, {} threads, {}", loaded.threads, loaded.simd)),
-        ("pacing", format!("{}, hints from {}", pacing(config.pacing), config.hint_url)),
+        ("pacing", format!("{}, {hints}", pacing(config.pacing))),
         ("listening", url.to_owned()),
     ];
     rows.map(|(name, value)| format!("  {name:<10} {value}\n")).concat()

@@ -5,6 +5,7 @@ mod build_ebpf;
 mod demo;
 mod interrupt;
 mod requirements;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Task {
     },
     /// Run every test
     Test(test::TestArgs),
+    /// Send random clients to an engine for a while: it must be left as it was, with every KV block free and its memory flat
+    Soak(soak::SoakArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf { check } => build_ebpf::run(check),
         Task::Test(args) => test::run(&args),
+        Task::Soak(args) => soak::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command};
 
-use anyhow::bail;
+use anyhow::{Context, bail, ensure};
 
 /// A program and the Debian package that brings it.
 pub struct Requirement {
@@ -60,16 +60,46 @@ pub fn ensure(requirements: &[Requirement]) -> anyhow::Result<()> {
 /// # Errors
 /// When apt-get fails even after its lists were refreshed.
 pub fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
-        command.stdout(std::process::Stdio::null());
-        crate::build::run(&mut command)
-    };
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     // The lists may be old or absent: refreshed only when they do not serve.
-    apt(&arguments).or_else(|_| apt(&["update"]).and_then(|()| apt(&arguments)))
+    apt(&arguments).or_else(|_| refresh_lists().and_then(|()| apt(&arguments)))
+}
+
+fn refresh_lists() -> anyhow::Result<()> {
+    apt(&["update"])
+}
+
+fn apt(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
+    command.stdout(std::process::Stdio::null());
+    crate::build::run(&mut command)
+}
+
+/// Prometheus' checker: on the PATH, or taken out of Debian's package. The package is not installed, since that would start a server.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn promtool() -> anyhow::Result<PathBuf> {
+    const PACKAGE: &str = "prometheus";
+    let folder = crate::build::target_folder().join("promtool");
+    let unpacked = folder.join("usr/bin/promtool");
+    if let Some(program) = find("promtool").or_else(|| unpacked.is_file().then(|| unpacked.clone())) {
+        return Ok(program);
+    }
+    ensure!(find("apt-get").is_some(), "promtool is missing (Debian package {PACKAGE})");
+    std::fs::create_dir_all(&folder)?;
+    // Where the sandbox user of apt may not write, apt says so and goes on.
+    let download = || crate::build::run(Command::new("apt-get").args(["-qq", "download", PACKAGE]).current_dir(&folder));
+    download().or_else(|error| if is_root() { refresh_lists().and_then(|()| download()) } else { Err(error) })?;
+    let archives = std::fs::read_dir(&folder)?.flatten().map(|entry| entry.path());
+    let archive = archives.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    let archive = archive.context("apt-get download left no package")?;
+    crate::build::run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&folder))?;
+    std::fs::remove_file(&archive)?;
+    ensure!(unpacked.is_file(), "Debian's package {PACKAGE} has no promtool");
+    Ok(unpacked)
 }
 
 /// A program on the PATH, or where Debian keeps the administrator's.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Context;
 use clap::Args;
-use tokenflow_tests::{netns, python};
+use tokenflow_tests::{netns, promtool, python};
 
 use crate::{
     build::{self, cargo, run as run_command},
@@ -35,11 +35,16 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     }
     let python = python_environment().inspect_err(|error| eprintln!("will be skipped: tests with the OpenAI client: {error:#}"));
 
+    let promtool = requirements::promtool().inspect_err(|error| eprintln!("will be skipped: tests with Prometheus' checker: {error:#}"));
+
     build::binaries()?;
     let mut tests = cargo();
     tests.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(&args.arguments);
     if let Ok(folder) = &python {
         tests.env(python::ENVIRONMENT, folder);
+    }
+    if let Ok(program) = &promtool {
+        tests.env(promtool::ENVIRONMENT, program);
     }
     run_command(&mut tests)?;
 

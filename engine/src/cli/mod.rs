@@ -25,6 +25,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve a model over HTTP
     Serve(Box<ServeArgs>),
+    /// Answer every line of a JSONL file, without a server; a run that was cut short goes on where it stood
+    Generate(Box<GenerateArgs>),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -154,6 +156,24 @@ pub struct ServeArgs {
     pub disable_log_requests: bool,
     #[command(flatten)]
     pub api: ApiArgs,
+}
+
+#[derive(Args, Debug, Clone)]
+pub struct GenerateArgs {
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Lines of JSON: OpenAI's batch form with custom_id, url and body, or just what a route takes, such as {"prompt": "..."}
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// Grows by one line for each answer, in OpenAI's batch form; what it has is not asked again
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Counts and rates of the run, as JSON [default: OUTPUT with .summary.json]
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+    /// Requests in the engine at a time [default: --max-num-seqs]
+    #[arg(long, value_parser = positive)]
+    pub concurrency: Option<usize>,
 }
 
 fn positive(text: &str) -> Result<usize, String> {

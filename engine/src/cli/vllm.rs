@@ -231,7 +231,9 @@ mod tests {
 
     fn check(line: &str) -> Result<Vec<String>, String> {
         let words = ["tokenflow-engine", "serve"].into_iter().chain(line.split_whitespace()).map(OsString::from);
-        let Command::Serve(args) = Cli::try_parse_from(spelt_out(words)).unwrap_or_else(|e| panic!("{line}: {e}")).command;
+        let Command::Serve(args) = Cli::try_parse_from(spelt_out(words)).unwrap_or_else(|e| panic!("{line}: {e}")).command else {
+            panic!("serve was asked for")
+        };
         args.engine.compatibility.check()
     }
 
