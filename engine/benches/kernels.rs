@@ -7,11 +7,11 @@
 //! context, divided by the memory's bandwidth; prefill computes 881 MFLOP per token in the layers, and 229,376 per pair of token and
 //! position in attention, divided by the peak (cores x clock x 2 x 64 with AVX-512 BF16 on Zen 5).
 
-use std::{hint::black_box, time::Duration};
+use std::{cell::LazyCell, hint::black_box, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokenflow_engine::backend::{
-    Activation, AttentionConfig, Backend, DType, KvLayout, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
+    Activation, AttentionConfig, Backend, BlockFormat, DType, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
     cpu::{CpuBackend, CpuBatch, CpuBuffer, CpuConfig, CpuKvCache, CpuMatrix, CpuVector},
 };
 
@@ -28,16 +28,70 @@ const BLOCK_SIZE: usize = 16;
 const SHAPES: [(&str, usize, usize); 4] =
     [("qkv", HIDDEN, QKV), ("o", 16 * HEAD_DIM, HIDDEN), ("gate_up", HIDDEN, 2 * INTERMEDIATE), ("down", INTERMEDIATE, HIDDEN)];
 
-fn matrix(backend: &CpuBackend, inputs: usize, outputs: usize) -> CpuMatrix {
+/// How weights are encoded.
+#[derive(Clone, Copy, Debug)]
+enum Weights {
+    Plain(DType),
+    Blocks(BlockFormat),
+    Int4 { group_size: usize },
+    Fp8 { block: usize },
+}
+
+const PACKED: [Weights; 8] = [
+    Weights::Plain(DType::F16),
+    Weights::Blocks(BlockFormat::Q8_0),
+    Weights::Blocks(BlockFormat::Q4_0),
+    Weights::Blocks(BlockFormat::Q4K),
+    Weights::Blocks(BlockFormat::Q5K),
+    Weights::Blocks(BlockFormat::Q6K),
+    Weights::Int4 { group_size: 128 },
+    Weights::Fp8 { block: 128 },
+];
+
+/// A matrix of random bytes whose values are small numbers.
+fn matrix(backend: &CpuBackend, weights: Weights, inputs: usize, outputs: usize) -> CpuMatrix {
     let mut state = 1u32;
-    let bytes: Vec<u8> = (0..inputs * outputs)
-        .flat_map(|_| {
+    let mut random = |len: usize| -> Vec<u8> {
+        let words = (0..len.div_ceil(2)).flat_map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // A bf16 between 2^-7 and 2^-5, of either sign.
-            (0x3c00 | (state >> 16) as u16 & 0x80ff).to_le_bytes()
-        })
-        .collect();
-    backend.matrix(&[TensorView { dtype: DType::BF16, shape: [outputs, inputs], bytes: &bytes }.into()]).expect("valid")
+            ((state >> 16) as u16).to_le_bytes()
+        });
+        words.take(len).collect()
+    };
+    // An f16 of 2^-10.
+    const FACTOR: [u8; 2] = 0x1400u16.to_le_bytes();
+    let shape = [outputs, inputs];
+    let packed = match weights {
+        Weights::Plain(dtype) => {
+            let mut bytes = random(inputs * outputs * 2);
+            // About 2^-7 as bf16 and 1 as f16, of either sign.
+            bytes.iter_mut().skip(1).step_by(2).for_each(|b| *b = *b & 0x80 | 0x3c);
+            backend.matrix(&[TensorView { dtype, shape, bytes: &bytes }.into()])
+        }
+        Weights::Blocks(format) => {
+            let mut bytes = random(inputs * outputs / format.elements_per_block() * format.bytes_per_block());
+            for block in bytes.chunks_exact_mut(format.bytes_per_block()) {
+                match format {
+                    BlockFormat::Q8_0 | BlockFormat::Q4_0 => block[..2].copy_from_slice(&FACTOR),
+                    BlockFormat::Q4K | BlockFormat::Q5K => block[..4].copy_from_slice(&[FACTOR, FACTOR].concat()),
+                    BlockFormat::Q6K => block[208..].copy_from_slice(&FACTOR),
+                }
+            }
+            backend.matrix(&[MatrixView::Blocks { format, shape, bytes: &bytes }])
+        }
+        Weights::Int4 { group_size } => {
+            let groups = outputs * inputs / group_size;
+            let (codes, scales, zeros) = (random(inputs * outputs / 2), FACTOR.repeat(groups), vec![8; groups]);
+            backend.matrix(&[MatrixView::Int4 { shape, group_size, codes: &codes, scales: &scales, zeros: &zeros, groups: None }])
+        }
+        Weights::Fp8 { block } => {
+            let mut bytes = random(inputs * outputs);
+            bytes.iter_mut().for_each(|b| *b &= 0xbf);
+            let scales = vec![0.01; outputs.div_ceil(block) * inputs.div_ceil(block)];
+            backend.matrix(&[MatrixView::Fp8 { shape, bytes: &bytes, scales: &scales, scale_block: [block, block] }])
+        }
+    };
+    packed.expect("valid")
 }
 
 fn activations(rows: usize, cols: usize) -> CpuBuffer {
@@ -94,16 +148,16 @@ struct Stack {
 }
 
 impl Stack {
-    fn new(backend: &CpuBackend) -> Self {
+    fn new(backend: &CpuBackend, weights: Weights) -> Self {
         let layer = |_| Layer {
             norm: Norm::Rms { weight: backend.vector_f32(&[1.0; HIDDEN]), eps: 1e-6 },
             head_norm: backend.vector_f32(&[1.0; HEAD_DIM]),
-            products: SHAPES.map(|(_, inputs, outputs)| matrix(backend, inputs, outputs)),
+            products: SHAPES.map(|(_, inputs, outputs)| matrix(backend, weights, inputs, outputs)),
         };
         let inv_freq: Vec<f32> = (0..HEAD_DIM / 2).map(|i| 1e6f32.powf(-(i as f32) / 64.0)).collect();
         Self {
             layers: (0..LAYERS).map(layer).collect(),
-            head: matrix(backend, HIDDEN, VOCABULARY),
+            head: matrix(backend, weights, HIDDEN, VOCABULARY),
             rope: RopeTable { inv_freq: backend.vector_f32(&inv_freq), rotary_dim: HEAD_DIM, scale: 1.0 },
         }
     }
@@ -130,11 +184,13 @@ impl Stack {
 fn kernels(c: &mut Criterion) {
     let backend = CpuBackend::new(CpuConfig::default()).expect("portable at least");
     println!("{:?}, {} threads", backend.isa(), backend.threads());
-    let stack = Stack::new(&backend);
+    let stack = Stack::new(&backend, Weights::Plain(DType::BF16));
     linear(c, &backend, &stack);
     attention(c, &backend);
     elementwise(c, &backend, &stack);
     steps(c, &backend, &stack);
+    drop(stack);
+    packed(c, &backend);
 }
 
 fn linear(c: &mut Criterion, backend: &CpuBackend, stack: &Stack) {
@@ -216,6 +272,26 @@ fn steps(c: &mut Criterion, backend: &CpuBackend, stack: &Stack) {
         group.bench_function(BenchmarkId::new(name, sequences), |b| {
             b.iter(|| stack.step(backend, black_box(&batch), &mut x, &mut kv, &mut buffers));
         });
+    }
+}
+
+/// Steps with weights as quantised models have them; decode in bytes of weights.
+fn packed(c: &mut Criterion, backend: &CpuBackend) {
+    let mut group = c.benchmark_group("packed");
+    for weights in PACKED {
+        let name = format!("{weights:?}");
+        let stack = LazyCell::new(|| Stack::new(backend, weights));
+        for (what, sequences, tokens) in [("decode", 1, 1), ("decode", 8, 1), ("prefill", 1, 256)] {
+            let computed = if tokens == 1 { 255 } else { 0 };
+            let batch = batch(backend, sequences, tokens, computed);
+            let mut x = activations(sequences * tokens, HIDDEN);
+            let mut buffers = [backend.buffer(), backend.buffer(), backend.buffer(), backend.buffer()];
+            group.bench_function(BenchmarkId::new(format!("{name}, {what}"), sequences), |b| {
+                let mut kv = kv_cache(backend, LAYERS, sequences * 256);
+                fill(backend, &mut kv, sequences, computed);
+                b.iter(|| stack.step(backend, black_box(&batch), &mut x, &mut kv, &mut buffers));
+            });
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use tokenflow_hint_api::HintUrl;
 
 use crate::{
     api::{AccessConfig, AccessError, ChatConfig},
-    cli::{DTypeArg, EngineArgs, ServeArgs},
+    cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, ServeArgs},
     scheduler::Pacing,
 };
 
@@ -50,8 +50,9 @@ pub struct EngineConfig {
     pub model: ModelSource,
     /// What metrics call the model.
     pub model_name: String,
-    /// Type of products, activations and the KV cache.
+    /// Type of unencoded weights, products and the KV cache.
     pub dtype: DTypeArg,
+    pub kv_cache_dtype: KvCacheDTypeArg,
     /// Context length in tokens; `None` for the model's.
     pub max_model_len: Option<usize>,
     /// Most sequences in one step.
@@ -163,6 +164,7 @@ impl Default for EngineConfig {
             model: ModelSource::Demo,
             model_name: DEMO_MODEL_NAME.to_owned(),
             dtype: DTypeArg::Auto,
+            kv_cache_dtype: KvCacheDTypeArg::Auto,
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,
@@ -207,6 +209,7 @@ impl EngineConfig {
             model_name: served_model_names(args, &model).swap_remove(0),
             model,
             dtype: args.dtype,
+            kv_cache_dtype: args.kv_cache_dtype,
             max_model_len: args.max_model_len,
             max_num_seqs: args.max_num_seqs,
             max_num_batched_tokens: args.max_num_batched_tokens,

@@ -22,7 +22,8 @@ const DEMO: &str = "demo-model";
 const ISAS: [Isa; 5] = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 /// Of a log-probability in f32: another epsilon in the norms (1e-5 for 1e-6) is four times as far off.
 const TOLERANCE: f32 = 1e-4;
-const EXACT: CpuConfig = CpuConfig { threads: 2, compute: ComputeType::F32, kv_dtype: KvType::F32, weights: None, isa: None };
+const EXACT: CpuConfig =
+    CpuConfig { threads: 2, compute: ComputeType::F32, kv_dtype: KvType::F32, weights: None, isa: None, populated_kv_bytes: 0 };
 
 #[derive(Deserialize)]
 struct Reference {
@@ -253,7 +254,7 @@ fn bf16_is_no_further_off_than_the_references_own() {
         for name in FIXTURES {
             let Reference { bf16, cases } = reference(&folder(name));
             let cut = Cut { block_size: 16, chunk: 64, together: true };
-            let config = CpuConfig { threads: 2, compute: ComputeType::BF16, kv_dtype: KvType::BF16, weights: None, isa };
+            let config = CpuConfig { threads: 2, compute: ComputeType::BF16, kv_dtype: KvType::BF16, isa, ..CpuConfig::default() };
             let mut executor = executor(&folder(name), config, cut.block_size).unwrap();
             let sampled = drive(&mut executor, &cases, cut, true);
             let compared: Vec<_> = cases.iter().zip(&sampled).map(|(case, sampled)| compare(case, sampled)).collect();

@@ -35,8 +35,23 @@ pub enum DTypeArg {
     #[default]
     Auto,
     Bfloat16,
+    #[value(alias = "half")]
+    Float16,
     #[value(alias = "float")]
     Float32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KvCacheDTypeArg {
+    /// As --dtype
+    #[default]
+    Auto,
+    Bfloat16,
+    Float16,
+    Float32,
+    /// e4m3 with scale 1: half the memory of bfloat16
+    #[value(alias = "fp8_e4m3")]
+    Fp8,
 }
 
 /// What the health of links does to the step budget.
@@ -80,9 +95,12 @@ pub struct EngineArgs {
     /// Names that requests may use; the first is reported [default: MODEL as given]
     #[arg(long, num_args = 1.., value_name = "NAME")]
     pub served_model_name: Vec<String>,
-    /// Type of products, activations and the KV cache
+    /// Type of unencoded weights, products and the KV cache
     #[arg(long, value_enum, default_value_t)]
     pub dtype: DTypeArg,
+    /// Type of the KV cache
+    #[arg(long, value_enum, default_value_t)]
+    pub kv_cache_dtype: KvCacheDTypeArg,
     /// Where the model runs
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,

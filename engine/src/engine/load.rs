@@ -5,10 +5,10 @@ use tokenflow_hint_api::Subscriber;
 use super::{EngineCore, memory};
 use crate::{
     backend::{
-        Backend, BackendError,
+        Backend, BackendError, DType,
         cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
     },
-    cli::DTypeArg,
+    cli::{DTypeArg, KvCacheDTypeArg},
     config::{EngineConfig, EngineInfo, GenerationSource, LoadSummary, ModelSource},
     executor::{CacheSize, LocalExecutor},
     health::Links,
@@ -82,13 +82,8 @@ impl LoadedModel {
         if let Some(template) = &config.chat_template {
             set_chat_template(&mut tokenizer, template)?;
         }
-        let float32 = match config.dtype {
-            DTypeArg::Auto => checkpoint.is_float32(),
-            DTypeArg::Float32 => true,
-            DTypeArg::Bfloat16 => false,
-        };
-        let (compute, kv_dtype) = if float32 { (ComputeType::F32, KvType::F32) } else { (ComputeType::BF16, KvType::BF16) };
-        let backend = CpuBackend::new(CpuConfig { threads: config.threads, compute, kv_dtype, ..CpuConfig::default() })?;
+        let types = Types::new(config, checkpoint.is_float32());
+        let backend = CpuBackend::new(types.cpu_config(config.threads))?;
         let model = model::load(&model_config, Loader::new(&checkpoint), &backend, 0..model_config.num_layers)?;
 
         let block_bytes = backend.kv_block_bytes(model.kv_layout(1, config.block_size));
@@ -118,8 +113,8 @@ impl LoadedModel {
             max_logprobs: config.max_logprobs,
             loaded: LoadSummary {
                 architecture: model_config.architecture.clone(),
-                dtype: if float32 { "float32" } else { "bfloat16" }.to_owned(),
-                kv_cache_dtype: if float32 { "float32" } else { "bfloat16" }.to_owned(),
+                dtype: types.name.to_owned(),
+                kv_cache_dtype: types.kv.name().to_owned(),
                 weights_bytes: checkpoint.num_bytes(),
                 kv_cache_bytes: num_blocks * block_bytes,
                 enable_prefix_caching: scheduler.enable_prefix_caching,
@@ -146,6 +141,52 @@ impl LoadedModel {
         let links = Links::new(Subscriber::spawn(config.hint_url.clone()));
         let core = EngineCore::start(self.info, Scheduler::new(self.scheduler), Box::new(self.executor), links, metrics.clone())?;
         Ok(Served { core, metrics, tokenizer: Arc::new(self.tokenizer), generation: self.generation, seed: config.seed })
+    }
+}
+
+/// What `--dtype` and `--kv-cache-dtype` come to.
+struct Types {
+    /// vLLM's name of the type of products.
+    name: &'static str,
+    compute: ComputeType,
+    /// What unencoded weights are converted to.
+    weights: Option<DType>,
+    kv: KvType,
+}
+
+impl Types {
+    fn new(config: &EngineConfig, is_float32: bool) -> Self {
+        let dtype = match config.dtype {
+            DTypeArg::Auto if is_float32 => DTypeArg::Float32,
+            dtype => dtype,
+        };
+        let (name, compute, weights, kv) = match dtype {
+            DTypeArg::Auto => ("bfloat16", ComputeType::BF16, None, KvType::BF16),
+            DTypeArg::Bfloat16 => ("bfloat16", ComputeType::BF16, Some(DType::BF16), KvType::BF16),
+            // Products of f16 weights are in f32.
+            DTypeArg::Float16 => ("float16", ComputeType::F32, Some(DType::F16), KvType::F16),
+            // Narrower weights are exact in f32 as they are.
+            DTypeArg::Float32 => ("float32", ComputeType::F32, None, KvType::F32),
+        };
+        let kv = match config.kv_cache_dtype {
+            KvCacheDTypeArg::Auto => kv,
+            KvCacheDTypeArg::Bfloat16 => KvType::BF16,
+            KvCacheDTypeArg::Float16 => KvType::F16,
+            KvCacheDTypeArg::Float32 => KvType::F32,
+            KvCacheDTypeArg::Fp8 => KvType::Fp8,
+        };
+        Self { name, compute, weights, kv }
+    }
+
+    fn cpu_config(&self, threads: usize) -> CpuConfig {
+        CpuConfig {
+            threads,
+            compute: self.compute,
+            kv_dtype: self.kv,
+            weights: self.weights,
+            isa: None,
+            populated_kv_bytes: memory::available_bytes() / 4,
+        }
     }
 }
 

@@ -17,6 +17,22 @@ pub enum ComputeType {
 pub enum KvType {
     F32,
     BF16,
+    /// Values beyond the type's range become the greatest it has.
+    F16,
+    /// e4m3 with scale 1, as vLLM's without calibration; values beyond 448 become 448.
+    Fp8,
+}
+
+impl KvType {
+    /// vLLM's name of the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::BF16 => "bfloat16",
+            Self::F16 => "float16",
+            Self::Fp8 => "fp8",
+        }
+    }
 }
 
 /// Instruction sets that kernels are written for, best first.
@@ -42,10 +58,12 @@ pub struct CpuConfig {
     pub weights: Option<DType>,
     /// `None` takes the best that the machine has.
     pub isa: Option<Isa>,
+    /// A KV cache of up to so many bytes has its memory from the start; a larger one gets it as it is first used.
+    pub populated_kv_bytes: usize,
 }
 
 impl Default for CpuConfig {
     fn default() -> Self {
-        Self { threads: 0, compute: ComputeType::BF16, kv_dtype: KvType::BF16, weights: None, isa: None }
+        Self { threads: 0, compute: ComputeType::BF16, kv_dtype: KvType::BF16, weights: None, isa: None, populated_kv_bytes: 0 }
     }
 }

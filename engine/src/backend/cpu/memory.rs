@@ -3,6 +3,7 @@
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
+    ops::Range,
     ptr::NonNull,
 };
 
@@ -10,6 +11,8 @@ use crate::backend::BackendError;
 
 const ALIGN: usize = 64;
 const HUGE_PAGE: usize = 2 << 20;
+#[cfg(target_os = "linux")]
+const PAGE: usize = 4096;
 
 /// Owned bytes at a fixed address.
 pub(super) struct Region {
@@ -74,6 +77,23 @@ impl Region {
         Some(Self { start, len: bytes, origin: Origin::Mapped { base, len } })
     }
 
+    /// Has the kernel provide the pages of a part now rather than when they are first written, which changes nothing else. Kernels that
+    /// cannot (before Linux 5.14) leave it as it is.
+    pub(super) fn populate(&self, part: Range<usize>) {
+        assert!(part.start <= part.end && part.end <= self.len, "{part:?} of {} bytes", self.len);
+        #[cfg(target_os = "linux")]
+        if let Origin::Mapped { .. } = self.origin {
+            let start = (self.start.as_ptr() as usize + part.start).next_multiple_of(PAGE);
+            let end = (self.start.as_ptr() as usize + part.end) / PAGE * PAGE;
+            if start < end {
+                // SAFETY: whole pages of our own mapping, whose contents the call does not change.
+                unsafe {
+                    libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_POPULATE_WRITE);
+                }
+            }
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -110,6 +130,8 @@ mod tests {
     fn regions_are_zeroed_aligned_and_refused_when_absurd() {
         for bytes in [0, 1, 100, HUGE_PAGE + 1] {
             let region = Region::zeroed("test", bytes).expect("small");
+            region.populate(0..bytes);
+            region.populate(bytes / 2..bytes / 2 + bytes / 3);
             assert_eq!(region.len(), bytes);
             assert!(bytes == 0 || (region.as_ptr() as usize).is_multiple_of(ALIGN));
             // SAFETY: all bytes are initialised to zero and owned by the region.

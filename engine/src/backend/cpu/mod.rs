@@ -37,8 +37,7 @@ use self::{
     scratch::{PerThread, Scratch, Shared},
 };
 use super::{
-    Activation, AttentionConfig, Backend, BackendError, DType, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable,
-    TensorView,
+    Activation, AttentionConfig, Backend, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
 };
 use crate::{
     sampling::{self, SampledToken},
@@ -47,8 +46,7 @@ use crate::{
 
 pub struct CpuBackend {
     cpu: Cpu,
-    kv_dtype: KvType,
-    weights: Option<DType>,
+    config: CpuConfig,
 }
 
 /// What every operation needs.
@@ -72,7 +70,7 @@ impl CpuBackend {
         let dot_bf16 = config.compute == ComputeType::BF16 && level.has_dot_bf16();
         let own = PerThread::new(pool.threads());
         let (compute, shared, experts) = (config.compute, Mutex::default(), Mutex::default());
-        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, kv_dtype: config.kv_dtype, weights: config.weights })
+        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, config })
     }
 
     /// The instruction set in use.
@@ -98,7 +96,7 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::pack(parts, self.weights, &self.cpu.pool)
+        CpuMatrix::pack(parts, self.config.weights, &self.cpu.pool)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CpuVector, BackendError> {
@@ -120,11 +118,11 @@ impl Backend for CpuBackend {
                 layout.head_dim
             )));
         }
-        CpuKvCache::new(KvShape { layout, dtype: self.kv_dtype })
+        CpuKvCache::new(KvShape { layout, dtype: self.config.kv_dtype }, self.config.populated_kv_bytes, &self.cpu.pool)
     }
 
     fn kv_block_bytes(&self, layout: KvLayout) -> usize {
-        KvShape { layout, dtype: self.kv_dtype }.block_bytes()
+        KvShape { layout, dtype: self.config.kv_dtype }.block_bytes()
     }
 
     fn batch(&self, batch: RaggedBatch) -> CpuBatch {

@@ -16,7 +16,7 @@ use super::{
     buffer::CpuBuffer,
     config::KvType,
     kv::CpuKvCache,
-    product::{Bf16Dot, Bf16Wide, F32Wide, Kind},
+    product::{Bf16Dot, Bf16Wide, F16Wide, F32Wide, Kind},
     scratch::Shared,
 };
 use crate::backend::{AttentionConfig, RaggedBatch};
@@ -39,9 +39,10 @@ pub(super) fn paged_attention(
     assert!(attention.num_heads.is_multiple_of(attention.num_kv_heads), "query heads are grouped evenly");
     out.reshape(qkv.rows(), attention.num_heads * attention.head_dim);
     let call = Call { batch, qkv, attention, kv, layer, out: Shared::new(out.as_mut_slice()) };
-    match kv.shape().dtype {
+    match kv.shape().as_read().dtype {
         KvType::BF16 if cpu.dot_bf16 => attend::<Bf16Dot>(cpu, call),
-        KvType::BF16 => attend::<Bf16Wide>(cpu, call),
+        KvType::F16 => attend::<F16Wide>(cpu, call),
+        KvType::BF16 | KvType::Fp8 => attend::<Bf16Wide>(cpu, call),
         KvType::F32 => attend::<F32Wide>(cpu, call),
     }
 }

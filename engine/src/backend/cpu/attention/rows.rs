@@ -45,7 +45,7 @@ impl<K: Kind> Kernel for Attend<'_, K> {
         for start in (first / TILE * TILE..end).step_by(TILE) {
             // Tokens before the tile see nothing of it.
             let token0 = (0..tokens.len()).take_while(|&t| position(t) < start).count();
-            let tile = rows.tile(token0, start.max(first / GROUP * GROUP), end.min(start + TILE), first, end);
+            let tile = rows.tile(s, token0, start.max(first / GROUP * GROUP), end.min(start + TILE), first, end);
             // SAFETY: the tile is of these rows.
             unsafe {
                 rows.score(s, &tile);
@@ -102,6 +102,7 @@ impl<'a, K: Kind> Rows<'a, K> {
     fn new(call: Call<'a>, item: &'a Item<'a>, own: &'a mut Own) -> Self {
         let shape = call.kv.shape();
         let (dim, padded) = (call.attention.head_dim, shape.padded_dim());
+        let view = HeadView::new(call.kv, call.layer, item.head, item.table);
         let group = call.attention.num_heads / call.attention.num_kv_heads;
         let count = item.tokens.len() * group;
         let queries: &mut [K::A] = own.packed.slice(count * ROW_PAIRS);
@@ -122,7 +123,8 @@ impl<'a, K: Kind> Rows<'a, K> {
         Self {
             call,
             item,
-            view: HeadView::new(call.kv, call.layer, item.head, item.table),
+            copies: bytemuck::cast_slice_mut::<u32, u8>(own.copies.slice(GROUPS * view.copy_bytes() / 4)),
+            view,
             group,
             dim,
             padded,
@@ -135,17 +137,16 @@ impl<'a, K: Kind> Rows<'a, K> {
             totals,
             factors,
             tile_totals,
-            copies: bytemuck::cast_slice_mut::<u32, u8>(own.copies.slice(GROUPS * 2 * shape.group_bytes() / 4)),
         }
     }
 
     /// The positions `start..stop`, seen by tokens from `token0` on; of the sequence, `first..end` are seen by any row.
     #[inline(always)]
-    fn tile(&mut self, token0: usize, start: usize, stop: usize, first: usize, end: usize) -> Tile {
+    fn tile<S: Simd>(&mut self, s: S, token0: usize, start: usize, stop: usize, first: usize, end: usize) -> Tile {
         let mut tile = Tile { row0: token0 * self.group, start, groups: [[std::ptr::null(); 2]; GROUPS], num_groups: 0 };
-        let copies = self.copies.chunks_exact_mut(2 * self.call.kv.shape().group_bytes());
+        let copies = self.copies.chunks_exact_mut(self.view.copy_bytes());
         for (position, copy) in (start..stop).step_by(GROUP).zip(copies) {
-            tile.groups[tile.num_groups] = self.view.group(position, first, end, copy);
+            tile.groups[tile.num_groups] = self.view.group(s, position, first, end, copy);
             tile.num_groups += 1;
         }
         tile
@@ -161,7 +162,7 @@ impl<'a, K: Kind> Rows<'a, K> {
             vectors: tile.num_groups,
             segments: 1,
             pairs: self.dim.div_ceil(2),
-            stride: self.call.kv.shape().key_stride(),
+            stride: self.call.kv.shape().as_read().key_stride(),
             ahead_stride: LINE,
         };
         let piece = |group: usize, _| {
@@ -210,7 +211,7 @@ impl<'a, K: Kind> Rows<'a, K> {
     /// As [`Rows::score`].
     #[inline(always)]
     unsafe fn add_values<S: Simd>(&mut self, s: S, tile: &Tile, next: Range<usize>) {
-        let shape = self.call.kv.shape();
+        let shape = self.call.kv.shape().as_read();
         let columns = Columns {
             vectors: self.padded / LANES,
             segments: tile.num_groups,

@@ -2,15 +2,20 @@
 //!
 //! A block of one layer and KV head holds groups of 16 positions. A group's keys are columns of a product over the
 //! head's dimensions, its values rows of a product over positions; pairs of dimensions (keys) or of positions (values)
-//! are interleaved for bf16. Heads are padded to a multiple of 16 dimensions with zeros.
+//! are interleaved except for f32. Heads are padded to a multiple of 16 dimensions with zeros. FP8 lies like bf16, which it is expanded to
+//! when it is read.
 
+mod fp8;
 mod view;
+
+use half::f16;
 
 use super::{
     config::KvType,
     isa::LANES,
     memory::Region,
-    product::{BLOCK, Pair, bf16_bits},
+    pool::Pool,
+    product::{BLOCK, bf16_bits},
 };
 use crate::backend::{BackendError, KvLayout};
 
@@ -18,6 +23,9 @@ pub(super) use view::HeadView;
 
 /// Positions in a group: one vector of keys.
 pub(super) const GROUP: usize = LANES;
+
+/// What threads share the work of population by: a huge page.
+const PIECE: usize = 2 << 20;
 
 /// A head is one block of the product's inner dimension at most.
 pub(super) const MAX_HEAD_DIM: usize = BLOCK;
@@ -37,8 +45,14 @@ impl KvShape {
     fn element_bytes(&self) -> usize {
         match self.dtype {
             KvType::F32 => 4,
-            KvType::BF16 => 2,
+            KvType::BF16 | KvType::F16 => 2,
+            KvType::Fp8 => 1,
         }
+    }
+
+    /// The shape in which products see the cache.
+    pub(super) fn as_read(&self) -> Self {
+        Self { dtype: if self.dtype == KvType::Fp8 { KvType::BF16 } else { self.dtype }, ..*self }
     }
 
     fn groups_per_block(&self) -> usize {
@@ -82,7 +96,7 @@ impl KvShape {
     fn key_offset(&self, lane: usize, dim: usize) -> usize {
         match self.dtype {
             KvType::F32 => (dim * GROUP + lane) * 4,
-            KvType::BF16 => (dim / 2 * GROUP + lane) * 4 + dim % 2 * 2,
+            _ => ((dim / 2 * GROUP + lane) * 2 + dim % 2) * self.element_bytes(),
         }
     }
 
@@ -91,7 +105,7 @@ impl KvShape {
     fn value_offset(&self, lane: usize, dim: usize) -> usize {
         match self.dtype {
             KvType::F32 => (lane * self.padded_dim() + dim) * 4,
-            KvType::BF16 => (lane / 2 * self.padded_dim() + dim) * 4 + lane % 2 * 2,
+            _ => ((lane / 2 * self.padded_dim() + dim) * 2 + lane % 2) * self.element_bytes(),
         }
     }
 }
@@ -103,9 +117,14 @@ pub struct CpuKvCache {
 }
 
 impl CpuKvCache {
-    pub(super) fn new(shape: KvShape) -> Result<Self, BackendError> {
+    /// A cache of up to `populated` bytes has its memory from the start, so that first writes do not wait for the kernel to zero it.
+    pub(super) fn new(shape: KvShape, populated: usize, pool: &Pool) -> Result<Self, BackendError> {
         let bytes = shape.block_bytes().saturating_mul(shape.layout.num_blocks);
-        Ok(Self { shape, memory: Region::zeroed("the KV cache", bytes)? })
+        let memory = Region::zeroed("the KV cache", bytes)?;
+        if bytes <= populated {
+            pool.split(bytes.div_ceil(PIECE), true, |_, pieces| memory.populate(pieces.start * PIECE..bytes.min(pieces.end * PIECE)));
+        }
+        Ok(Self { shape, memory })
     }
 
     pub(super) fn shape(&self) -> &KvShape {
@@ -138,20 +157,31 @@ impl CpuKvCache {
                         values.add(dim).write(*value);
                     }
                 }
-                KvType::BF16 => {
-                    let mut pairs = [0u32; MAX_HEAD_DIM / 2];
-                    let pairs = &mut pairs[..key.len().div_ceil(2)];
-                    u32::pack(key, pairs);
-                    let keys = keys.cast::<u32>().add(lane);
-                    for (i, pair) in pairs.iter().enumerate() {
-                        keys.add(i * GROUP).write(*pair);
-                    }
-                    // Two bytes at a time, as the other position of the pair may be another thread's.
-                    let values = values.cast::<u16>().add(lane / 2 * 2 * shape.padded_dim() + lane % 2);
-                    for (dim, value) in value.iter().enumerate() {
-                        values.add(2 * dim).write(bf16_bits(*value));
-                    }
+                KvType::BF16 => self.scatter(lane, key, value, keys.cast(), values.cast(), bf16_bits),
+                KvType::F16 => {
+                    let bits = |x: f32| f16::from_f32(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32())).to_bits();
+                    self.scatter(lane, key, value, keys.cast(), values.cast(), bits);
                 }
+                KvType::Fp8 => self.scatter(lane, key, value, keys, values, fp8::e4m3_bits),
+            }
+        }
+    }
+
+    /// Writes a key and a value of interleaved elements `T`, one by one, as the other one of a pair may be another thread's.
+    ///
+    /// # Safety
+    /// `keys` and `values` must be a group's, and lane `lane` of it the caller's.
+    #[inline(always)]
+    unsafe fn scatter<T>(&self, lane: usize, key: &[f32], value: &[f32], keys: *mut T, values: *mut T, bits: impl Fn(f32) -> T) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let keys = keys.add(2 * lane);
+            for (dim, key) in key.iter().enumerate() {
+                keys.add(dim / 2 * 2 * GROUP + dim % 2).write(bits(*key));
+            }
+            let values = values.add(lane / 2 * 2 * self.shape.padded_dim() + lane % 2);
+            for (dim, value) in value.iter().enumerate() {
+                values.add(2 * dim).write(bits(*value));
             }
         }
     }

@@ -4,17 +4,18 @@ mod attention;
 mod elementwise;
 mod encoded;
 mod experts;
-mod formats;
+pub(super) mod formats;
 mod linear;
+mod model;
 pub(super) mod reference;
 
 use half::{bf16, f16};
 
 use super::{isa, *};
-use crate::backend::{BlockFormat, TensorView};
+use crate::backend::{BlockFormat, DType};
 
 /// Repeatable values in -1..1.
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
     pub fn next(&mut self) -> f32 {
@@ -32,7 +33,7 @@ impl Random {
 }
 
 fn backend(isa: Isa, threads: usize, compute: ComputeType, kv_dtype: KvType) -> CpuBackend {
-    CpuBackend::new(CpuConfig { threads, compute, kv_dtype, weights: None, isa: Some(isa) }).expect("available")
+    CpuBackend::new(CpuConfig { threads, compute, kv_dtype, isa: Some(isa), ..CpuConfig::default() }).expect("available")
 }
 
 /// Every instruction set of this machine with every compute type.

@@ -62,6 +62,13 @@ pub fn attend(q: &[f64], keys: &[Vec<f64>], values: &[Vec<f64>], position: usize
     (0..q.len()).map(|d| weights.iter().zip(&values[first..=position]).map(|(w, v)| w * v[d]).sum::<f64>() / total).collect()
 }
 
+/// The nearest e4m3 value, ties to even; 448 beyond that.
+pub fn round_to_e4m3(x: f64) -> f64 {
+    let exponent = x.abs().max(2f64.powi(-6)).log2().floor() as i32;
+    let step = 2f64.powi(exponent - 3);
+    ((x / step).round_ties_even() * step).clamp(-448.0, 448.0)
+}
+
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
