@@ -68,8 +68,9 @@ fn decoding(pacing: Pacing) -> Scheduler {
             arrival: Duration::ZERO,
             priority: 0,
             cache_salt: None,
-            fork_of: None,
+            group: None,
             deadline: None,
+            start_by: None,
         };
         scheduler.add(new).expect("the pool holds all");
     }

@@ -10,8 +10,8 @@ use tokenflow_hint_api::HintUrl;
 
 use crate::{
     api::{AccessConfig, AccessError, ChatConfig},
-    cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, ServeArgs},
-    scheduler::Pacing,
+    cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, SchedulingArgs, ServeArgs},
+    scheduler::{NgramConfig, Pacing, SchedulingPolicy},
 };
 
 /// The hint server that is looked for when none is named.
@@ -75,12 +75,63 @@ pub struct EngineConfig {
     pub pacing: Pacing,
     /// Most tokens per second of any one stream.
     pub max_stream_rate: Option<f64>,
+    /// Who runs when, and how long anybody waits.
+    pub scheduling: SchedulingConfig,
     /// The hint server to follow, which takes a tokio runtime.
     pub hint_url: HintUrl,
     /// Instead of the model's: a file, or the template itself.
     pub chat_template: Option<String>,
     /// Where sampling defaults come from.
     pub generation_config: GenerationSource,
+}
+
+/// Who runs when, and how long anybody waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulingConfig {
+    pub enable_prefix_caching: bool,
+    pub policy: SchedulingPolicy,
+    /// Most tokens that a long prompt gets of a step while others wait for theirs; `None` for a quarter of the step's, 0 for no bound.
+    pub long_prefill_token_threshold: Option<usize>,
+    /// Guesses at tokens to come.
+    pub speculative: Option<NgramConfig>,
+    /// Most requests that may wait.
+    pub max_waiting: Option<usize>,
+    pub limits: TimeLimits,
+}
+
+impl Default for SchedulingConfig {
+    fn default() -> Self {
+        Self {
+            enable_prefix_caching: true,
+            policy: SchedulingPolicy::Fcfs,
+            long_prefill_token_threshold: None,
+            speculative: None,
+            max_waiting: None,
+            limits: TimeLimits::default(),
+        }
+    }
+}
+
+impl From<&SchedulingArgs> for SchedulingConfig {
+    fn from(args: &SchedulingArgs) -> Self {
+        Self {
+            enable_prefix_caching: args.enable_prefix_caching,
+            policy: args.scheduling_policy.into(),
+            long_prefill_token_threshold: args.long_prefill_token_threshold,
+            speculative: args.speculative_config,
+            max_waiting: args.max_waiting,
+            limits: TimeLimits { max_queue_time: args.max_queue_time, request_timeout: args.request_timeout },
+        }
+    }
+}
+
+/// How long requests may take; `None` sets no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// Before they start.
+    pub max_queue_time: Option<Duration>,
+    /// In all.
+    pub request_timeout: Option<Duration>,
 }
 
 /// Settings of the HTTP server.
@@ -91,6 +142,8 @@ pub struct ServerConfig {
     /// Where the model came from, for `/v1/models`.
     pub model_root: String,
     pub shutdown_timeout: Duration,
+    /// Tokens in a chunk of a stream.
+    pub stream_interval: usize,
     pub chat: ChatConfig,
     pub api_keys: Vec<String>,
     pub access: AccessConfig,
@@ -112,6 +165,7 @@ pub struct EngineInfo {
     pub eos_token_ids: Vec<u32>,
     /// Largest `logprobs` a request may ask for.
     pub max_logprobs: u32,
+    pub limits: TimeLimits,
     pub loaded: LoadSummary,
 }
 
@@ -176,6 +230,7 @@ impl Default for EngineConfig {
             max_logprobs: 20,
             pacing: Pacing::PerConnection,
             max_stream_rate: None,
+            scheduling: SchedulingConfig::default(),
             hint_url: HintUrl::None,
             chat_template: None,
             generation_config: GenerationSource::Model,
@@ -221,6 +276,7 @@ impl EngineConfig {
             max_logprobs: args.max_logprobs,
             pacing: args.pacing.into(),
             max_stream_rate: args.max_stream_rate,
+            scheduling: SchedulingConfig::from(&args.scheduling),
             hint_url: hint_url.parse().map_err(|e| ConfigError::HintUrl(format!("{e}")))?,
             chat_template: args.chat_template.clone(),
             generation_config: match args.generation_config.as_str() {
@@ -247,6 +303,7 @@ impl ServerConfig {
             },
             served_model_names,
             shutdown_timeout: args.shutdown_timeout,
+            stream_interval: args.stream_interval,
             chat: ChatConfig {
                 tool_call_parser: api.tool_call_parser.filter(|_| api.enable_auto_tool_choice),
                 reasoning_parser: api.reasoning_parser,

@@ -62,6 +62,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         println!("tokenflow-engine serving {} on {url}", server.served_model_names[0]);
         let mut state = ApiState::new(engine.clone(), server.served_model_names, server.model_root);
         state.chat = server.chat;
+        state.stream_interval = server.stream_interval;
         state.api_keys = ApiKeys::new(server.api_keys);
         let router = server.access.apply(api::router(Arc::new(state)));
         let stop = async {

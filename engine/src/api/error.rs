@@ -15,16 +15,18 @@ pub struct ApiError {
     status: StatusCode,
     message: String,
     param: Option<String>,
+    /// With 503: when to come again.
+    retry_after_s: u64,
 }
 
 impl ApiError {
     /// 400 about a field.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param: Some(param.into()) }
+        Self { status: StatusCode::BAD_REQUEST, message: message.into(), param: Some(param.into()), retry_after_s: 1 }
     }
 
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None }
+        Self { status, message: message.into(), param: None, retry_after_s: 1 }
     }
 
     pub fn model_not_found(model: &str, served: &[String]) -> Self {
@@ -32,6 +34,7 @@ impl ApiError {
             status: StatusCode::NOT_FOUND,
             message: format!("The model `{model}` does not exist. Valid aliases: {}.", served.join(", ")),
             param: Some("model".to_owned()),
+            retry_after_s: 1,
         }
     }
 
@@ -67,6 +70,7 @@ impl ApiError {
             StatusCode::PAYLOAD_TOO_LARGE => "PayloadTooLargeError",
             StatusCode::UNSUPPORTED_MEDIA_TYPE => "UnsupportedMediaTypeError",
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
+            StatusCode::GATEWAY_TIMEOUT => "TimeoutError",
             _ => "InternalServerError",
         }
     }
@@ -76,7 +80,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.body())).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_s));
         }
         response
     }
@@ -85,11 +89,13 @@ impl IntoResponse for ApiError {
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let status = match error {
-            EngineError::Draining | EngineError::Stopped(_) | EngineError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+            EngineError::Draining | EngineError::Stopped(_) | EngineError::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            EngineError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             EngineError::Step(_) => StatusCode::INTERNAL_SERVER_ERROR,
             EngineError::TooLong(_) => StatusCode::BAD_REQUEST,
         };
-        Self::new(status, error.to_string())
+        let retry_after_s = if let EngineError::Overloaded { retry_after, .. } = &error { retry_after.as_secs().max(1) } else { 1 };
+        Self { retry_after_s, ..Self::new(status, error.to_string()) }
     }
 }
 

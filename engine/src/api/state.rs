@@ -26,6 +26,8 @@ pub struct ApiState {
     pub model_root: String,
     /// How chats are written and read.
     pub chat: ChatConfig,
+    /// Tokens in a chunk of a stream, but for the first.
+    pub stream_interval: usize,
     /// Who may ask.
     pub api_keys: ApiKeys,
     /// One permit per request whose long text is being worked on: half the processors, and never one request alone.
@@ -45,6 +47,7 @@ impl ApiState {
             served_model_names,
             model_root,
             chat: ChatConfig::default(),
+            stream_interval: 1,
             api_keys: ApiKeys::default(),
             long_texts: Arc::new(Semaphore::new(processors.div_ceil(2).max(2))),
             started: unix_seconds(),

@@ -40,7 +40,8 @@ impl RaggedBatch {
             batch.query_start.push(batch.tokens.len() as u32);
             batch.context_len.push(end as u32);
             if sequence.sample.is_some() {
-                batch.logits_rows.push(batch.tokens.len() as u32 - 1);
+                let end = batch.tokens.len() as u32;
+                batch.logits_rows.extend(end - 1 - sequence.num_draft_tokens as u32..end);
             }
         }
         batch

@@ -2,7 +2,7 @@
 //! One call is one fused kernel of a GPU; all activations are `[rows, cols]`, one row per token of the ragged batch, row-major.
 
 use super::{Activation, AttentionConfig, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView};
-use crate::{sampling::SampledToken, scheduler::SampleRequest};
+use crate::{kv::BlockId, sampling::SampledToken, scheduler::SampleRequest};
 
 /// A device and its kernels. Model code is written once over this trait.
 ///
@@ -45,6 +45,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Bytes that one block takes over all layers.
     fn kv_block_bytes(&self, layout: KvLayout) -> usize;
+
+    /// Makes block `to` hold in all layers what `from` holds.
+    fn copy_block(&self, kv: &mut Self::KvCache, from: BlockId, to: BlockId);
 
     fn batch(&self, batch: RaggedBatch) -> Self::Batch;
 

@@ -10,8 +10,10 @@ pub use api::{ApiArgs, JsonList};
 
 use crate::scheduler::Pacing;
 
+mod scheduling;
 mod vllm;
 
+pub use scheduling::{PolicyArg, SchedulingArgs};
 pub use vllm::{VllmFlags, spelt_out};
 
 #[derive(Parser, Debug)]
@@ -150,6 +152,8 @@ pub struct EngineArgs {
     #[arg(long)]
     pub log_json: bool,
     #[command(flatten)]
+    pub scheduling: SchedulingArgs,
+    #[command(flatten)]
     pub compatibility: VllmFlags,
 }
 
@@ -163,6 +167,9 @@ pub struct ServeArgs {
     /// Port to listen on; 0 takes any free one, which the first line of the output names
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
+    /// Tokens in a chunk of a stream; the first token always goes at once
+    #[arg(long, default_value_t = 1, value_parser = positive)]
+    pub stream_interval: usize,
     /// Seconds that SIGTERM waits for running requests
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub shutdown_timeout: Duration,

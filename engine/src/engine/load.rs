@@ -91,6 +91,7 @@ impl LoadedModel {
         let num_blocks = num_blocks(config, block_bytes, longest)?;
         let max_model_len = fitting_len(config, longest, num_blocks * config.block_size)?;
         let cache = CacheSize { num_blocks, block_size: config.block_size };
+        let scheduling = &config.scheduling;
         let scheduler = SchedulerConfig {
             max_num_batched_tokens: config.max_num_batched_tokens,
             max_num_seqs: config.max_num_seqs,
@@ -98,9 +99,12 @@ impl LoadedModel {
             num_blocks,
             max_model_len,
             pacing: config.pacing,
-            max_waiting: None,
+            max_waiting: scheduling.max_waiting,
             stream_rate_cap: config.max_stream_rate,
-            ..SchedulerConfig::default()
+            enable_prefix_caching: scheduling.enable_prefix_caching,
+            policy: scheduling.policy,
+            long_prefill_token_threshold: scheduling.long_prefill_token_threshold.unwrap_or(config.max_num_batched_tokens.div_ceil(4)),
+            speculative: scheduling.speculative,
         };
         let info = EngineInfo {
             max_model_len,
@@ -111,6 +115,7 @@ impl LoadedModel {
             max_num_seqs: config.max_num_seqs,
             eos_token_ids: model_config.eos_token_ids.clone(),
             max_logprobs: config.max_logprobs,
+            limits: scheduling.limits,
             loaded: LoadSummary {
                 architecture: model_config.architecture.clone(),
                 dtype: types.name.to_owned(),

@@ -100,9 +100,12 @@ pub enum EngineError {
     /// 400: the request can never run here.
     #[error("{0}")]
     TooLong(String),
-    /// 503: too many wait already.
-    #[error("{0}")]
-    Overloaded(String),
+    /// 503 with Retry-After: too many wait already, or it waited for too long.
+    #[error("{reason}; try again in {} s", retry_after.as_secs())]
+    Overloaded { reason: String, retry_after: Duration },
+    /// 504: its deadline has passed.
+    #[error("The request did not end before its deadline; {output_tokens} tokens had been made")]
+    TimedOut { output_tokens: usize },
 }
 
 /// The tokens of one request as they are made. Dropping it cancels the request, which frees its blocks within one step.

@@ -10,13 +10,15 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{EngineError, FirstToken, LinkState, RateMeter, StepToken, constrain::fill_masks};
+use super::{EndRate, EngineError, FirstToken, Gate, LinkState, RateMeter, StepToken, constrain::fill_masks};
 use crate::{
     executor::Executor,
     grammar::Matcher,
     health::{Links, StreamMeter},
     metrics::{EngineMetrics, RequestStats, StepStats},
-    scheduler::{AddError, FinishReason, Network, NewSequence, Scheduler, SequenceId, SequenceUpdate, StepPlan},
+    scheduler::{
+        Expired, ExpiryCause, FinishReason, Network, NewSequence, Scheduler, SchedulerStats, SequenceId, SequenceUpdate, StepPlan,
+    },
 };
 
 pub(super) enum Command {
@@ -69,7 +71,11 @@ pub(super) struct Loop {
     pub(super) prompt_tokens_cached: usize,
     pub(super) generation_tokens: usize,
     /// As of the last report.
-    pub(super) preemptions: u64,
+    pub(super) reported: SchedulerStats,
+    pub(super) gate: Arc<Gate>,
+    /// Requests taken in since the start.
+    pub(super) handled: u64,
+    pub(super) ends: EndRate,
 }
 
 impl Live {
@@ -96,7 +102,9 @@ impl Loop {
         while self.take_commands() {
             let now = self.epoch.elapsed();
             self.links.refresh(now);
+            self.expire(now);
             let plan = self.scheduler.plan(now, &self.links);
+            self.open_gate(now);
             let connected = match plan {
                 Some(mut plan) => {
                     self.constrain(&mut plan);
@@ -126,10 +134,12 @@ impl Loop {
     fn wait(&mut self) -> bool {
         self.report(Duration::ZERO);
         let now = self.epoch.elapsed();
-        let received = match self.scheduler.next_wakeup(now) {
-            Some(at) => self.commands.recv_timeout(at.saturating_sub(now)),
-            None if self.scheduler.is_empty() => self.commands.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
-            None => self.commands.recv_timeout(RETRY_INTERVAL),
+        let received = if self.scheduler.is_empty() {
+            self.commands.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
+        } else {
+            let at = self.scheduler.next_wakeup(now).unwrap_or(now + RETRY_INTERVAL);
+            let at = self.scheduler.next_deadline().map_or(at, |deadline| at.min(deadline));
+            self.commands.recv_timeout(at.saturating_sub(now))
         };
         match received {
             Ok(command) => self.handle(command),
@@ -143,12 +153,9 @@ impl Loop {
         match command {
             Command::Submit(sequence, live) => {
                 let id = sequence.id;
+                self.handled += 1;
                 if let Err(error) = self.scheduler.add(*sequence) {
-                    let refusal = match error {
-                        AddError::QueueFull { .. } => EngineError::Overloaded(error.to_string()),
-                        _ => EngineError::TooLong(error.to_string()),
-                    };
-                    let _ = live.tokens.send(Err(refusal));
+                    let _ = live.tokens.send(Err(EngineError::TooLong(error.to_string())));
                     return;
                 }
                 if let Some(meter) = &live.meter {
@@ -177,13 +184,37 @@ impl Loop {
         self.fail(id, error);
     }
 
+    /// Says how many more requests may come, before the step keeps the loop busy.
+    fn open_gate(&self, now: Duration) {
+        let waiting = self.scheduler.stats().waiting;
+        self.gate.update(self.handled, self.scheduler.room_to_wait(), waiting, self.ends.time_to_serve(waiting, now));
+    }
+
+    /// Ends requests whose time is up.
+    fn expire(&mut self, now: Duration) {
+        for Expired { id, cause, output_tokens } in self.scheduler.expire(now) {
+            let error = match cause {
+                ExpiryCause::Deadline => EngineError::TimedOut { output_tokens },
+                ExpiryCause::Queue => EngineError::Overloaded {
+                    reason: "The request waited for as long as the server lets requests wait and was not started".to_owned(),
+                    retry_after: self.ends.time_to_serve(self.scheduler.stats().waiting, now),
+                },
+            };
+            if let Some(live) = self.live.get(&id) {
+                let _ = live.tokens.send(Err(error));
+            }
+            self.close(id, FinishReason::Abort);
+        }
+    }
+
     fn step(&mut self, plan: &StepPlan) {
         let began = Instant::now();
         match self.executor.execute(plan) {
             Ok(output) => {
                 let now = self.epoch.elapsed();
-                self.generation_tokens += output.sampled.len();
-                for update in self.scheduler.apply(plan, output, now) {
+                let updates = self.scheduler.apply(plan, output, now);
+                self.generation_tokens += updates.len();
+                for update in updates {
                     self.hand_out(update, now);
                 }
             }
@@ -237,7 +268,10 @@ impl Loop {
                 Some(FirstToken { queued: progress.queued, since_arrival, cached_tokens })
             }
             Some(last) => {
-                self.metrics.inter_token(now.saturating_sub(last));
+                // Of the tokens of one step, only the first made the client wait.
+                if last < now {
+                    self.metrics.inter_token(now - last);
+                }
                 None
             }
         };
@@ -260,11 +294,12 @@ impl Loop {
         self.links.close(id);
         let Some(live) = self.live.remove(&id) else { return };
         let now = self.epoch.elapsed();
+        self.ends.count(now);
         self.metrics.finished(&live.finished(reason, now));
     }
 
     fn report(&mut self, took: Duration) {
-        let stats = self.scheduler.stats();
+        let (stats, last) = (self.scheduler.stats(), self.reported);
         let computed_tokens = stats.prefill_tokens + stats.decode_tokens;
         self.metrics.step(
             &StepStats {
@@ -277,12 +312,16 @@ impl Loop {
                 prompt_tokens: std::mem::take(&mut self.prompt_tokens),
                 prompt_tokens_cached: std::mem::take(&mut self.prompt_tokens_cached),
                 generation_tokens: std::mem::take(&mut self.generation_tokens),
-                preemptions: (stats.preemptions - self.preemptions) as usize,
-                ..StepStats::default()
+                preemptions: (stats.preemptions - last.preemptions) as usize,
+                prefix_cache_queries: (stats.prefix_cache_queries - last.prefix_cache_queries) as usize,
+                prefix_cache_hits: (stats.prefix_cache_hits - last.prefix_cache_hits) as usize,
+                drafts: stats.drafts - last.drafts,
+                draft_tokens: stats.draft_tokens - last.draft_tokens,
+                accepted_draft_tokens: stats.accepted_draft_tokens - last.accepted_draft_tokens,
             },
             took,
         );
-        self.preemptions = stats.preemptions;
+        self.reported = stats;
         let now = self.epoch.elapsed();
         if took.is_zero() || now >= self.health_reported + HEALTH_REPORT_INTERVAL {
             self.health_reported = now;

@@ -16,6 +16,9 @@ impl Limits {
         if tokens > self.max_num_batched_tokens {
             return Err(format!("it has {tokens} tokens, more than max_num_batched_tokens, {}", self.max_num_batched_tokens));
         }
+        if let Some(copy) = plan.copies.iter().find(|c| c.from == c.to || c.from.0.max(c.to.0) as usize >= self.num_blocks) {
+            return Err(format!("it copies block {} to {} of {}", copy.from.0, copy.to.0, self.num_blocks));
+        }
         for sequence in &plan.sequences {
             let fail = |reason: String| Err(format!("sequence {} {reason}", sequence.id.0));
             if sequence.tokens.is_empty() {
@@ -27,6 +30,10 @@ impl Limits {
             let end = sequence.start.saturating_add(sequence.tokens.len());
             if sequence.block_table.len() < end.div_ceil(self.block_size) {
                 return fail(format!("has {} blocks for {end} positions", sequence.block_table.len()));
+            }
+            let drafts = sequence.num_draft_tokens;
+            if drafts > 0 && (sequence.sample.is_none() || drafts >= sequence.tokens.len()) {
+                return fail(format!("has {drafts} drafts among {} tokens", sequence.tokens.len()));
             }
             if let Some(block) = sequence.block_table.iter().find(|b| b.0 as usize >= self.num_blocks) {
                 return fail(format!("names block {} of {}", block.0, self.num_blocks));
@@ -41,7 +48,7 @@ mod tests {
     use super::*;
     use crate::{
         kv::BlockId,
-        scheduler::{ScheduledSequence, SequenceId},
+        scheduler::{BlockCopy, ScheduledSequence, SequenceId},
     };
 
     #[test]
@@ -61,5 +68,9 @@ mod tests {
         assert_eq!(check(vec![100], 0, &[0]), Err("sequence 7 has token 100, outside the vocabulary of 100".into()));
         assert_eq!(check(vec![1], 32, &[0, 1]), Err("sequence 7 has 2 blocks for 33 positions".into()));
         assert_eq!(check(vec![1], 0, &[4]), Err("sequence 7 names block 4 of 4".into()));
+        let copy = |from, to| StepPlan { copies: vec![BlockCopy { from: BlockId(from), to: BlockId(to) }], ..StepPlan::default() };
+        assert_eq!(limits.check(&copy(3, 0)), Ok(()));
+        assert_eq!(limits.check(&copy(0, 4)), Err("it copies block 0 to 4 of 4".into()));
+        assert_eq!(limits.check(&copy(2, 2)), Err("it copies block 2 to 2 of 4".into()));
     }
 }

@@ -1,8 +1,10 @@
+use std::borrow::Cow;
+
 use super::{Executor, ExecutorError, check::Limits};
 use crate::{
     backend::{Backend, BackendError, RaggedBatch},
     model::{Hidden, Model},
-    scheduler::{SampleRequest, StepOutput, StepPlan},
+    scheduler::{SampleRequest, ScheduledSequence, SequenceId, StepOutput, StepPlan},
 };
 
 /// How much KV cache an executor holds.
@@ -44,11 +46,23 @@ impl<B: Backend> Executor for LocalExecutor<B> {
             return Ok(StepOutput { step: plan.step, sampled: Vec::new() });
         }
         let batch = self.backend.batch(RaggedBatch::new(plan, self.limits.block_size));
-        let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = plan.sequences.iter().filter_map(|s| Some((s.id, s.sample.as_ref()?))).unzip();
+        plan.copies.iter().for_each(|copy| self.backend.copy_block(&mut self.kv, copy.from, copy.to));
+        let rows: Vec<(SequenceId, Cow<'_, SampleRequest>)> = plan.sequences.iter().flat_map(sampled_rows).collect();
+        let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = rows.iter().map(|(id, request)| (*id, request.as_ref())).unzip();
         let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
         self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
         let tokens = if requests.is_empty() { Ok(Vec::new()) } else { self.backend.sample(&self.logits, &requests) };
         let tokens = tokens.map_err(|e| ExecutorError::Device { device: self.backend.name(), reason: e.to_string() })?;
         Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect() })
     }
+}
+
+/// What is sampled for one sequence: nothing, its next token, or that and what follows each of its drafts.
+fn sampled_rows(sequence: &ScheduledSequence) -> impl Iterator<Item = (SequenceId, Cow<'_, SampleRequest>)> {
+    let after_drafts =
+        |request: &SampleRequest, n: usize| SampleRequest { output_position: request.output_position + n, ..request.clone() };
+    sequence.sample.iter().flat_map(move |request| {
+        let later = (1..=sequence.num_draft_tokens).map(move |n| Cow::Owned(after_drafts(request, n)));
+        std::iter::once(Cow::Borrowed(request)).chain(later).map(|request| (sequence.id, request))
+    })
 }

@@ -39,6 +39,10 @@ pub struct StepStats {
     /// Tokens looked up in the prefix cache, and found there.
     pub prefix_cache_queries: usize,
     pub prefix_cache_hits: usize,
+    /// Guesses at tokens to come, their tokens, and those of them that were right.
+    pub drafts: u64,
+    pub draft_tokens: u64,
+    pub accepted_draft_tokens: u64,
 }
 
 /// One finished request, as the latency histograms see it.
@@ -90,6 +94,9 @@ pub struct EngineMetrics {
     prefix_cache_queries: IntCounter,
     prefix_cache_hits: IntCounter,
     preemptions: IntCounter,
+    drafts: IntCounter,
+    draft_tokens: IntCounter,
+    accepted_draft_tokens: IntCounter,
     prompt_tokens: IntCounter,
     prompt_tokens_cached: IntCounter,
     generation_tokens: IntCounter,
@@ -136,6 +143,9 @@ impl EngineMetrics {
                 .counter("vllm:prefix_cache_queries_total", "Prefix cache queries, in terms of number of queried tokens."),
             prefix_cache_hits: r.counter("vllm:prefix_cache_hits_total", "Prefix cache hits, in terms of number of cached tokens."),
             preemptions: r.counter("vllm:num_preemptions_total", "Cumulative number of preemptions from the engine."),
+            drafts: r.counter("vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts."),
+            draft_tokens: r.counter("vllm:spec_decode_num_draft_tokens_total", "Number of draft tokens."),
+            accepted_draft_tokens: r.counter("vllm:spec_decode_num_accepted_tokens_total", "Number of accepted tokens."),
             prompt_tokens: r.counter("vllm:prompt_tokens_total", "Number of prefill tokens processed."),
             prompt_tokens_cached: r.counter("vllm:prompt_tokens_cached_total", "Number of prompt tokens found in the prefix cache."),
             generation_tokens: r.counter("vllm:generation_tokens_total", "Number of generation tokens processed."),
@@ -232,6 +242,9 @@ impl EngineMetrics {
         self.preemptions.inc_by(stats.preemptions as u64);
         self.prefix_cache_queries.inc_by(stats.prefix_cache_queries as u64);
         self.prefix_cache_hits.inc_by(stats.prefix_cache_hits as u64);
+        self.drafts.inc_by(stats.drafts);
+        self.draft_tokens.inc_by(stats.draft_tokens);
+        self.accepted_draft_tokens.inc_by(stats.accepted_draft_tokens);
         self.step_seconds.inc_by(took.as_secs_f64());
         if stats.computed_tokens > 0 {
             self.iteration_tokens.observe(stats.computed_tokens as f64);

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{EngineMetrics, HintStatus, RequestStats, StepStats};
 use crate::{
-    config::{EngineInfo, LoadSummary},
+    config::{EngineInfo, LoadSummary, TimeLimits},
     scheduler::FinishReason,
 };
 
@@ -16,6 +16,7 @@ fn metrics() -> EngineMetrics {
         max_num_seqs: 256,
         eos_token_ids: vec![1],
         max_logprobs: 20,
+        limits: TimeLimits::default(),
         loaded: LoadSummary { kv_cache_dtype: "bfloat16".to_owned(), enable_prefix_caching: true, ..LoadSummary::default() },
     };
     EngineMetrics::new("q", &info)

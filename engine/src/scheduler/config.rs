@@ -14,7 +14,7 @@ pub struct SchedulerConfig {
     /// A sequence ends when its prompt and output together reach this.
     pub max_model_len: usize,
     pub pacing: Pacing,
-    /// Sequences that may wait before further ones are refused; `None` sets no bound.
+    /// Sequences that may wait, see [`Scheduler::room_to_wait`](super::Scheduler::room_to_wait); `None` sets no bound.
     pub max_waiting: Option<usize>,
     /// No stream gets more tokens per second than this (a reading-speed cap); `None` sets no cap.
     pub stream_rate_cap: Option<f64>,
@@ -65,8 +65,6 @@ pub enum AddError {
     ContextLength { prompt: usize, max_model_len: usize },
     #[error("the prompt has {prompt} tokens, but the whole KV cache holds {capacity}")]
     KvCacheTooSmall { prompt: usize, capacity: usize },
-    #[error("{max_waiting} requests are waiting already")]
-    QueueFull { max_waiting: usize },
 }
 
 /// A snapshot for metrics.
@@ -87,8 +85,15 @@ pub struct SchedulerStats {
     pub step_budget: usize,
     /// Tokens of prompts (or of what a preemption threw away) in the last step.
     pub prefill_tokens: usize,
-    /// Tokens of sequences that were generating in the last step, one for each.
+    /// Tokens of sequences that were generating in the last step: one for each, and its draft.
     pub decode_tokens: usize,
+    /// Prompt tokens looked up in the prefix cache, and found there, since the start.
+    pub prefix_cache_queries: u64,
+    pub prefix_cache_hits: u64,
+    /// Drafts, their tokens, and those of them that were right, since the start.
+    pub drafts: u64,
+    pub draft_tokens: u64,
+    pub accepted_draft_tokens: u64,
 }
 
 impl SchedulerStats {

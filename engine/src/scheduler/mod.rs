@@ -1,11 +1,15 @@
 //! Decides what runs: turns its queues, the time and what is known of each client's link into a [`StepPlan`].
 //!
 //! A pure state machine: it knows nothing of HTTP, devices or clocks. Nothing else decides what runs.
-//! [`Scheduler`] holds the queues; `policy` fills a step; `pacing` says which streams sit it out.
+//! [`Scheduler`] holds the queues; `policy` fills a step, `admission` says who starts, `ngram` guesses ahead, `outcome` takes in what came of
+//! it; `pacing` says which streams sit a step out.
 
+mod admission;
+mod budget;
 mod config;
 mod network;
 mod ngram;
+mod outcome;
 pub mod pacing;
 mod plan;
 mod policy;
@@ -17,5 +21,5 @@ pub use config::{AddError, SchedulerConfig, SchedulerStats, SchedulingPolicy};
 pub use network::{Network, Pacing, StreamSignal};
 pub use ngram::NgramConfig;
 pub use plan::{BlockCopy, SampleRequest, ScheduledSequence, StepOutput, StepPlan};
-pub use queues::Scheduler;
+pub use queues::{Expired, ExpiryCause, Scheduler};
 pub use sequence::{FinishReason, NewSequence, SequenceId, SequenceUpdate};

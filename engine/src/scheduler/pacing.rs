@@ -81,6 +81,8 @@ pub(super) struct StreamPacing {
     pub(super) paced_since: Option<Duration>,
     /// Whether it sat a step out for want of credit since its last token.
     pub(super) sat_out: bool,
+    /// Tokens that its window still takes, as of the last look.
+    pub(super) credit_tokens: usize,
 }
 
 /// Why a stream sits a step out.
@@ -102,6 +104,7 @@ impl Default for StreamPacing {
             sits_out: false,
             paced_since: None,
             sat_out: false,
+            credit_tokens: usize::MAX,
         }
     }
 }
@@ -113,8 +116,11 @@ impl StreamPacing {
         let wait = if now < capped_until {
             Some(Wait { until: capped_until, for_credit: false })
         } else {
-            let has_credit = signal().is_none_or(|signal| signal.undelivered_bytes < self.window(pacing, now, &signal));
-            (!has_credit).then(|| Wait { until: now + LOOK_AGAIN_AFTER, for_credit: true })
+            self.credit_tokens = signal().map_or(usize::MAX, |signal| {
+                let credit = self.window(pacing, now, &signal).saturating_sub(signal.undelivered_bytes);
+                credit.div_ceil(u64::from(signal.chunk_bytes.max(1))) as usize
+            });
+            (self.credit_tokens == 0).then(|| Wait { until: now + LOOK_AGAIN_AFTER, for_credit: true })
         };
         self.sits_out = wait.is_some();
         self.paced_since = wait.filter(|wait| wait.for_credit).map(|_| self.paced_since.unwrap_or(now));

@@ -4,10 +4,27 @@ use std::{
 };
 
 use super::{
-    AddError, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SequenceId, SequenceUpdate, StepOutput, StepPlan, pacing::Wait,
-    running::Sequence,
+    AddError, BlockCopy, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy, SequenceId,
+    pacing::Wait,
+    running::{Fork, Rank, Sequence, cache_scope},
 };
 use crate::kv::BlockPool;
+
+/// A sequence that ended because its time was up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    pub id: SequenceId,
+    pub cause: ExpiryCause,
+    pub output_tokens: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpiryCause {
+    /// [`NewSequence::deadline`].
+    Deadline,
+    /// [`NewSequence::start_by`], before it was started.
+    Queue,
+}
 
 /// The queues and the block pool. The engine's loop is: `add` and `cancel` what came in, `plan`, execute, `apply`.
 ///
@@ -16,16 +33,22 @@ use crate::kv::BlockPool;
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
     pub(super) pool: BlockPool,
-    /// Sequences that hold blocks, in order of arrival.
+    /// Sequences that hold blocks, by rank.
     pub(super) running: Vec<Sequence>,
-    /// Sequences that hold none, in order of arrival: preempted ones stand where they came, before all that were never started.
+    /// Sequences that hold none, by rank: preempted ones stand where they came.
     pub(super) waiting: VecDeque<Sequence>,
     /// Preempted while a step is planned; back in `waiting` when the plan is done, so that no step both preempts and readmits one.
     pub(super) preempted: Vec<Sequence>,
     /// Arrivals so far.
-    next_order: u64,
+    next_arrival: u64,
+    /// Block copies for the step that is being planned.
+    pub(super) copies: Vec<BlockCopy>,
+    /// Whether the last plan left sequences waiting, so that those that come wait too.
+    pub(super) left_waiting: bool,
+    /// No sequence's deadline is earlier than this.
+    next_deadline: Option<Duration>,
     /// Whose turn it was last, where the budget is too small for all decodes.
-    pub(super) last_decoded: u64,
+    pub(super) last_decoded: Rank,
     pub(super) next_step: u64,
     /// The step that the executor has; nothing of it may be freed before it comes back.
     pub(super) in_flight: Option<u64>,
@@ -43,14 +66,18 @@ impl Scheduler {
     pub fn new(config: SchedulerConfig) -> Self {
         assert!(config.max_num_batched_tokens > 0, "max_num_batched_tokens is 0");
         assert!(config.max_num_seqs > 0, "max_num_seqs is 0");
+        assert!(config.speculative.is_none_or(|s| s.prompt_lookup_min > 0), "prompt_lookup_min is 0");
         assert!(config.stream_rate_cap.is_none_or(|rate| rate.is_normal() && rate > 0.0), "stream_rate_cap is not a positive number");
         Self {
             pool: BlockPool::new(config.num_blocks, config.block_size),
             running: Vec::new(),
             waiting: VecDeque::new(),
             preempted: Vec::new(),
-            next_order: 1,
-            last_decoded: 0,
+            next_arrival: 1,
+            copies: Vec::new(),
+            left_waiting: false,
+            next_deadline: None,
+            last_decoded: Rank::default(),
             next_step: 0,
             in_flight: None,
             paced: HashSet::new(),
@@ -60,10 +87,10 @@ impl Scheduler {
         }
     }
 
-    /// Queues a sequence behind all that came before it.
+    /// Queues a sequence behind all that came before it, or by its priority where the policy looks at that.
     ///
     /// # Errors
-    /// When it could never run, however empty the engine is, or too many wait already.
+    /// When it could never run, however empty the engine is.
     pub fn add(&mut self, new: NewSequence) -> Result<(), AddError> {
         let (prompt, max_model_len, capacity) = (new.prompt.len(), self.config.max_model_len, self.pool.capacity());
         if prompt == 0 {
@@ -75,14 +102,48 @@ impl Scheduler {
         if prompt > capacity {
             return Err(AddError::KvCacheTooSmall { prompt, capacity });
         }
-        if let Some(max_waiting) = self.config.max_waiting.filter(|&max| self.waiting.len() >= max) {
-            return Err(AddError::QueueFull { max_waiting });
-        }
         // The last token of a sequence is never fed back, so it needs no slot.
         let limit = max_model_len.min(capacity + 1);
-        self.waiting.push_back(Sequence::new(new, self.next_order, limit));
-        self.next_order += 1;
+        let priority = if self.config.policy == SchedulingPolicy::Priority { new.priority } else { 0 };
+        let rank = Rank { priority, arrival: self.next_arrival };
+        self.next_arrival += 1;
+        let leader = new.group.filter(|&leader| leader != new.id);
+        let scope = cache_scope(&new, self.config.enable_prefix_caching);
+        let mut sequence = Sequence::new(new, rank, limit, scope);
+        sequence.fork = leader.and_then(|leader| self.join_group(leader));
+        self.next_deadline = [self.next_deadline, sequence.next_deadline()].into_iter().flatten().min();
+        let place = self.waiting.partition_point(|s| s.rank < rank);
+        self.waiting.insert(place, sequence);
         Ok(())
+    }
+
+    /// How many more sequences to add now: as many as may wait, and seats that nobody waits for. Who adds keeps to it.
+    pub fn room_to_wait(&self) -> usize {
+        let Some(max_waiting) = self.config.max_waiting else { return usize::MAX };
+        let seats = if self.left_waiting { 0 } else { self.config.max_num_seqs.saturating_sub(self.running.len()) };
+        max_waiting.saturating_add(seats).saturating_sub(self.waiting.len())
+    }
+
+    fn join_group(&mut self, leader: SequenceId) -> Option<Fork> {
+        let leader = self.running.iter_mut().chain(&mut self.waiting).find(|s| s.id == leader && !s.cancelled)?;
+        leader.num_forks += 1;
+        Some(Fork { leader: leader.rank, prompt_computed: leader.num_output_tokens() > 0 })
+    }
+
+    /// Drops the sequences whose time is up, which frees their blocks at once, and names them. Call it when no step is in flight.
+    pub fn expire(&mut self, now: Duration) -> Vec<Expired> {
+        if self.in_flight.is_some() || self.next_deadline.is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
+        let is_due = |s: &Sequence| s.next_deadline().is_some_and(|deadline| deadline <= now);
+        let expired = |s: &Sequence| Expired { id: s.id, cause: s.expiry_cause(now), output_tokens: s.num_output_tokens() };
+        let mut all: Vec<Expired> = self.waiting.iter().filter(|s| is_due(s)).map(expired).collect();
+        self.waiting.retain(|s| !is_due(s));
+        all.extend(self.running.iter().filter(|s| is_due(s)).map(expired));
+        self.drop_running(is_due);
+        self.paced.retain(|id| all.iter().all(|expired| expired.id != *id));
+        self.next_deadline = self.running.iter().chain(&self.waiting).filter_map(Sequence::next_deadline).min();
+        all
     }
 
     /// Forgets a sequence; no update comes for it any more. Its blocks are free at once, or after the step in flight if it is in it.
@@ -104,44 +165,6 @@ impl Scheduler {
         true
     }
 
-    /// Takes in what a step computed and sampled.
-    ///
-    /// # Panics
-    /// When `plan` is not the step in flight or `output` is not its answer: a bug of the executor.
-    pub fn apply(&mut self, plan: &StepPlan, output: StepOutput, now: Duration) -> Vec<SequenceUpdate> {
-        assert_eq!(self.in_flight.take(), Some(plan.step), "a step is applied that is not in flight");
-        assert_eq!(output.step, plan.step, "the executor answered another step");
-        let Self { running, pool, config, .. } = self;
-        let mut sampled = output.sampled.into_iter();
-        let mut updates = Vec::with_capacity(sampled.len());
-        running.retain_mut(|sequence| {
-            let samples = sequence.samples();
-            sequence.num_computed_tokens += std::mem::take(&mut sequence.num_scheduled_tokens);
-            let mut finish = None;
-            if samples {
-                let (id, token) = sampled.next().expect("the executor samples for every sequence that asks");
-                assert_eq!(id, sequence.id, "the executor keeps the order of the plan");
-                finish = sequence.push(token.token);
-                sequence.pacing.token_sent(config.stream_rate_cap, now);
-                if !sequence.cancelled {
-                    updates.push(sequence.update(token, finish));
-                }
-            }
-            let done = finish.is_some() || sequence.cancelled;
-            if done {
-                sequence.block_table.release(pool);
-            }
-            !done
-        });
-        updates
-    }
-
-    /// Drops the sequences of the step in flight, which the executor failed to compute, and names them. All others go on.
-    pub fn fail_step(&mut self) -> Vec<SequenceId> {
-        self.in_flight = None;
-        self.drop_running(|s| s.num_scheduled_tokens > 0)
-    }
-
     /// Drops everything and names it. A step in flight must not be applied any more.
     pub fn abort_all(&mut self) -> Vec<SequenceId> {
         self.in_flight = None;
@@ -150,7 +173,7 @@ impl Scheduler {
         dropped
     }
 
-    fn drop_running(&mut self, drop: impl Fn(&Sequence) -> bool) -> Vec<SequenceId> {
+    pub(super) fn drop_running(&mut self, drop: impl Fn(&Sequence) -> bool) -> Vec<SequenceId> {
         let Self { running, pool, .. } = self;
         let dropped = running.extract_if(.., |s| drop(s));
         let released = dropped.map(|mut s| {
@@ -163,6 +186,11 @@ impl Scheduler {
     /// After a `plan` in which streams sat out: when, on the clock of `now`, to plan again even if nothing else happens.
     pub fn next_wakeup(&self, now: Duration) -> Option<Duration> {
         self.wakeup.map(|wakeup| wakeup.max(now))
+    }
+
+    /// When to call [`Scheduler::expire`], at the latest.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        self.next_deadline
     }
 
     /// Whether the sequence sat the last plan out because its link is behind.
@@ -211,14 +239,14 @@ impl Scheduler {
         if self.running.len() > self.config.max_num_seqs {
             return Err(format!("{} sequences run", self.running.len()));
         }
-        if !self.running.is_sorted_by_key(|s| s.order) || !self.waiting.iter().is_sorted_by_key(|s| s.order) {
+        if !self.running.is_sorted_by_key(|s| s.rank) || !self.waiting.iter().is_sorted_by_key(|s| s.rank) {
             return Err("a queue is out of order".into());
         }
         Ok(())
     }
 
-    pub(super) fn running_index(&self, order: u64) -> Option<usize> {
-        self.running.binary_search_by_key(&order, |s| s.order).ok()
+    pub(super) fn running_index(&self, rank: Rank) -> Option<usize> {
+        self.running.binary_search_by_key(&rank, |s| s.rank).ok()
     }
 
     pub(super) fn note_wait(&mut self, id: SequenceId, wait: Option<Wait>) {
@@ -239,7 +267,7 @@ impl Scheduler {
 
     pub(super) fn requeue_preempted(&mut self) {
         for sequence in self.preempted.drain(..) {
-            let place = self.waiting.partition_point(|s| s.order < sequence.order);
+            let place = self.waiting.partition_point(|s| s.rank < sequence.rank);
             self.waiting.insert(place, sequence);
         }
     }

@@ -1,20 +1,35 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    FinishReason, Network, NewSequence, Pacing, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
+    ExpiryCause, FinishReason, Network, NewSequence, Pacing, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
     pacing::{StreamPacing, Wait},
 };
 use crate::{
-    kv::{BlockPool, BlockTable},
+    kv::{BlockPool, BlockTable, CacheScope},
     sampling::{SampledToken, SamplingParams},
 };
+
+/// Who goes first: the lowest. Both queues are sorted by it, so that preemption never costs a sequence its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// 0 for all unless the policy looks at priorities.
+    pub(super) priority: i64,
+    pub(super) arrival: u64,
+}
+
+/// Where a sequence's prompt is computed, if not by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fork {
+    pub(super) leader: Rank,
+    /// The leader has got as far as its first token.
+    pub(super) prompt_computed: bool,
+}
 
 /// A sequence in the scheduler's queues.
 #[derive(Clone, Debug)]
 pub(super) struct Sequence {
     pub(super) id: SequenceId,
-    /// Its place in order of arrival: both queues are sorted by it, so that preemption never costs a sequence its turn.
-    pub(super) order: u64,
+    pub(super) rank: Rank,
     /// The prompt and what has been generated. All but the last are computed while it decodes.
     pub(super) tokens: Vec<u32>,
     num_prompt_tokens: usize,
@@ -24,13 +39,28 @@ pub(super) struct Sequence {
     sampling: SamplingParams,
     pub(super) streamed: bool,
     pub(super) arrival: Duration,
+    deadline: Option<Duration>,
+    start_by: Option<Duration>,
     pub(super) first_scheduled: Option<Duration>,
+    /// Among whom its blocks may be found again; `None` neither looks for blocks nor makes its own known.
+    pub(super) scope: Option<CacheScope>,
+    pub(super) fork: Option<Fork>,
+    /// Sequences that wait for this one to compute their prompt.
+    pub(super) num_forks: usize,
+    /// Prompt tokens that were found when it was first scheduled.
+    pub(super) num_cached_tokens: usize,
     /// Number of `tokens` whose KV is stored in `block_table`.
     pub(super) num_computed_tokens: usize,
     /// Covers `tokens` while running, so that a prompt once admitted never stops half-way for want of blocks.
     pub(super) block_table: BlockTable,
-    /// Tokens that the step being planned, or in flight, computes.
+    /// Tokens that the step being planned, or in flight, computes; the last `drafts.len()` of them are drafts.
     pub(super) num_scheduled_tokens: usize,
+    /// Guesses at the tokens after `tokens`, for the step being planned or in flight.
+    pub(super) drafts: Vec<u32>,
+    /// Most tokens of its next draft: fewer after guesses that failed.
+    pub(super) draft_limit: usize,
+    /// What the step being planned may still give a long prompt once the others have theirs.
+    pub(super) prefill_allowance: usize,
     pub(super) preemptions: u32,
     /// Cancelled while in a step; it goes when the step is done.
     pub(super) cancelled: bool,
@@ -39,25 +69,38 @@ pub(super) struct Sequence {
 
 impl Sequence {
     /// `limit` is the number of tokens at which any sequence ends.
-    pub(super) fn new(new: NewSequence, order: u64, limit: usize) -> Self {
+    pub(super) fn new(new: NewSequence, rank: Rank, limit: usize, scope: Option<CacheScope>) -> Self {
         Self {
             id: new.id,
-            order,
+            rank,
             num_prompt_tokens: new.prompt.len(),
-            max_len: (new.prompt.len() + new.max_tokens.max(1)).min(limit),
+            max_len: (new.prompt.len().saturating_add(new.max_tokens.max(1))).min(limit),
             tokens: new.prompt,
             stop_token_ids: new.stop_token_ids,
             sampling: new.sampling,
             streamed: new.streamed,
             arrival: new.arrival,
+            deadline: new.deadline,
+            start_by: new.start_by,
             first_scheduled: None,
+            scope,
+            fork: None,
+            num_forks: 0,
+            num_cached_tokens: 0,
             num_computed_tokens: 0,
             block_table: BlockTable::default(),
             num_scheduled_tokens: 0,
+            drafts: Vec::new(),
+            draft_limit: usize::MAX,
+            prefill_allowance: 0,
             preemptions: 0,
             cancelled: false,
             pacing: StreamPacing::default(),
         }
+    }
+
+    pub(super) fn num_prompt_tokens(&self) -> usize {
+        self.num_prompt_tokens
     }
 
     pub(super) fn num_output_tokens(&self) -> usize {
@@ -67,6 +110,22 @@ impl Sequence {
     /// Tokens still to be computed before the next can be sampled: 1 while it decodes.
     pub(super) fn num_uncomputed_tokens(&self) -> usize {
         self.tokens.len() - self.num_computed_tokens
+    }
+
+    /// When its time is up.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let start_by = self.start_by.filter(|_| self.first_scheduled.is_none());
+        [self.deadline, start_by].into_iter().flatten().min()
+    }
+
+    /// Which of its times is up at `now`.
+    pub(super) fn expiry_cause(&self, now: Duration) -> ExpiryCause {
+        if self.deadline.is_some_and(|deadline| deadline <= now) { ExpiryCause::Deadline } else { ExpiryCause::Queue }
+    }
+
+    /// Whether it generates: one token gives it the next.
+    pub(super) fn decodes(&self) -> bool {
+        self.num_uncomputed_tokens() == 1
     }
 
     /// Whether its link is behind, so that others go first.
@@ -79,9 +138,24 @@ impl Sequence {
         self.pacing.sits_out
     }
 
-    /// Whether the step in flight samples its next token.
-    pub(super) fn samples(&self) -> bool {
-        self.num_scheduled_tokens > 0 && self.num_scheduled_tokens == self.num_uncomputed_tokens()
+    /// Tokens that the step in flight samples for it: none, one, or one more than it has drafts.
+    pub(super) fn num_sampled_rows(&self) -> usize {
+        let known = self.num_scheduled_tokens - self.drafts.len();
+        if known > 0 && known == self.num_uncomputed_tokens() { self.drafts.len() + 1 } else { 0 }
+    }
+
+    /// Most drafts that make sense: the token after the last must be within its length and its link's credit.
+    pub(super) fn max_drafts(&self) -> usize {
+        if self.sampling.depends_on_history() {
+            return 0;
+        }
+        let length = self.max_len.saturating_sub(self.tokens.len() + 1);
+        length.min(self.pacing.credit_tokens.saturating_sub(1)).min(self.draft_limit)
+    }
+
+    /// Whether blocks that are known already may stand for its own.
+    pub(super) fn looks_up_prefix(&self) -> bool {
+        !self.sampling.reads_prompt_logits() || self.num_output_tokens() > 0
     }
 
     /// Whether it sits the next step out: `None`, or why. Work that is not streamed is never paced.
@@ -94,14 +168,17 @@ impl Sequence {
     pub(super) fn scheduled(&self, pool: &BlockPool) -> ScheduledSequence {
         let start = self.num_computed_tokens;
         let end = start + self.num_scheduled_tokens;
-        let sample = self.samples().then(|| SampleRequest::after(&self.sampling, &self.tokens, self.num_output_tokens()));
+        let sample = (self.num_sampled_rows() > 0).then(|| SampleRequest::after(&self.sampling, &self.tokens, self.num_output_tokens()));
+        let mut tokens = Vec::with_capacity(self.num_scheduled_tokens);
+        tokens.extend(&self.tokens[start..end - self.drafts.len()]);
+        tokens.extend(&self.drafts);
         ScheduledSequence {
             id: self.id,
-            tokens: self.tokens[start..end].to_vec(),
+            tokens,
             start,
             block_table: self.block_table.blocks()[..pool.blocks_for(end)].to_vec(),
             sample,
-            num_draft_tokens: 0,
+            num_draft_tokens: self.drafts.len(),
         }
     }
 
@@ -120,22 +197,40 @@ impl Sequence {
     /// What the token just pushed means for those who wait for it.
     pub(super) fn update(&mut self, token: SampledToken, finish: Option<FinishReason>) -> SequenceUpdate {
         let waited = self.first_scheduled.unwrap_or(self.arrival).saturating_sub(self.arrival);
+        let is_first = self.num_output_tokens() == 1;
         SequenceUpdate {
             id: self.id,
             token,
             finish,
-            cached_tokens: (self.num_output_tokens() == 1).then_some(0),
-            queued: (self.num_output_tokens() == 1).then_some(waited),
+            queued: is_first.then_some(waited),
+            cached_tokens: is_first.then_some(self.num_cached_tokens),
             preemptions: self.preemptions,
             paced: std::mem::take(&mut self.pacing.sat_out),
         }
     }
 
-    /// Throws its KV away; it will be computed again.
+    /// Lets others, and itself after a preemption, find what it has computed.
+    pub(super) fn publish(&mut self, pool: &mut BlockPool) {
+        if let Some(scope) = &self.scope {
+            self.block_table.publish(scope, &self.tokens[..self.num_computed_tokens], pool);
+        }
+    }
+
+    /// Gives its KV back; what is not found again will be computed again.
     pub(super) fn preempt(&mut self, pool: &mut BlockPool) {
         self.block_table.release(pool);
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
+        self.drafts.clear();
         self.preemptions += 1;
+    }
+}
+
+/// Among whom a sequence's blocks may be found.
+pub(super) fn cache_scope(new: &NewSequence, enable_prefix_caching: bool) -> Option<CacheScope> {
+    match (enable_prefix_caching, &new.cache_salt) {
+        (true, None) => Some(CacheScope::Public),
+        (true, Some(salt)) => Some(CacheScope::Salted(Arc::clone(salt))),
+        (false, _) => new.group.map(|leader| CacheScope::Group(leader.0)),
     }
 }

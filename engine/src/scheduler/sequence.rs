@@ -27,10 +27,12 @@ pub struct NewSequence {
     pub priority: i64,
     /// Only sequences with the same salt share cached blocks.
     pub cache_salt: Option<Arc<str>>,
-    /// The sequence with the same prompt that computes it for this one too.
-    pub fork_of: Option<SequenceId>,
+    /// The first sequence of a group with one prompt, which computes it for all; its own id for the first itself.
+    pub group: Option<SequenceId>,
     /// When it ends if it has not by then, on the clock of `arrival`.
     pub deadline: Option<Duration>,
+    /// When it ends if none of it has been computed by then.
+    pub start_by: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokenflow_engine::scheduler::{
-    AddError, FinishReason, Pacing, Scheduler, SchedulerConfig, SequenceId,
+    AddError, Expired, ExpiryCause, FinishReason, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId,
     pacing::{LOOK_AGAIN_AFTER, MAX_UNDELIVERED_BYTES, MIN_STEP_BUDGET, PARK_AFTER},
 };
 
@@ -27,7 +27,7 @@ fn small_config() -> SchedulerConfig {
 
 fn plain_request(prompt_tokens: u32, max_tokens: usize) -> Request {
     let prompt = (0..prompt_tokens).map(|t| t % VOCAB as u32).collect();
-    Request { prompt, max_tokens, stops: false, streamed: true, arrival_ms: 0, cancel_after_ms: None, link: None }
+    Request { prompt, max_tokens, stops: false, streamed: true, ..Request::default() }
 }
 
 fn slow_link(bytes_per_s: f64) -> Option<Link> {
@@ -233,7 +233,22 @@ fn what_could_never_run_is_refused_with_both_numbers() {
         "the prompt has 100 tokens, which leaves no room for output in the model's context of 100 tokens"
     );
     assert_eq!(message(add(small_config(), 0)), "the prompt is empty");
-    assert_eq!(message(add(SchedulerConfig { max_waiting: Some(0), ..small_config() }, 1)), "0 requests are waiting already");
+}
+
+#[test]
+fn a_full_queue_refuses_and_free_seats_do_not_count_as_queue() {
+    let config = SchedulerConfig { max_num_seqs: 2, max_waiting: Some(1), ..small_config() };
+    let scenario = Scenario { config: config.clone(), factor: steady(1.0), requests: vec![plain_request(8, 3); 5] };
+    let mut scheduler = Scheduler::new(config.clone());
+    assert_eq!(scheduler.room_to_wait(), 3);
+    for i in 0..3 {
+        scheduler.add(scenario.sequence(i)).unwrap();
+    }
+    assert_eq!(scheduler.room_to_wait(), 0);
+    let plan = scheduler.plan(Duration::ZERO, &FakeNetwork::new(steady(1.0))).unwrap();
+    assert_eq!((plan.sequences.len(), scheduler.room_to_wait()), (2, 0));
+    assert!(scheduler.cancel(SequenceId(2)));
+    assert_eq!(scheduler.room_to_wait(), 1);
 }
 
 #[test]
@@ -249,4 +264,26 @@ fn streams_that_wait_for_acknowledgements_are_looked_at_again_soon() {
     assert_eq!(scheduler.next_wakeup(now), Some(now + LOOK_AGAIN_AFTER));
     assert!(scheduler.is_paced(SequenceId(0)));
     assert_eq!(scheduler.stats().paced, 1);
+}
+
+#[test]
+fn who_has_not_started_in_time_goes_and_who_has_stays() {
+    let config = SchedulerConfig { max_num_seqs: 1, ..small_config() };
+    let mut scheduler = Scheduler::new(config.clone());
+    let scenario = Scenario { config, factor: steady(1.0), requests: vec![plain_request(8, 5); 2] };
+    let start_by = Some(Duration::from_secs(1));
+    for i in 0..2 {
+        scheduler.add(NewSequence { start_by, deadline: Some(Duration::from_secs(3)), ..scenario.sequence(i) }).unwrap();
+    }
+    let network = FakeNetwork::new(steady(1.0));
+    let plan = scheduler.plan(Duration::ZERO, &network).unwrap();
+    assert_eq!(scheduler.expire(Duration::from_secs(9)), [], "not while a step is in flight");
+    let output = FakeExecutor::new(&scenario.config).execute(&plan);
+    scheduler.apply(&plan, output, Duration::ZERO);
+    assert_eq!(scheduler.expire(Duration::from_millis(999)), []);
+    assert_eq!(scheduler.next_deadline(), start_by);
+    let expired = |id, cause, output_tokens| Expired { id: SequenceId(id), cause, output_tokens };
+    assert_eq!(scheduler.expire(Duration::from_secs(1)), [expired(1, ExpiryCause::Queue, 0)]);
+    assert_eq!(scheduler.expire(Duration::from_secs(3)), [expired(0, ExpiryCause::Deadline, 1)]);
+    assert_eq!((scheduler.is_empty(), scheduler.stats().kv_blocks_used, scheduler.next_deadline()), (true, 0, None));
 }

@@ -2,13 +2,15 @@
 //! every sequence finishes and every block comes back.
 
 mod behaviour;
+mod fairness;
+mod sharing;
 mod simulation;
 
 use std::collections::HashMap;
 
 use proptest::prelude::*;
 use simulation::{Link, Request, Scenario, Swing, VOCAB, check_outcome, simulate};
-use tokenflow_engine::scheduler::{Pacing, SchedulerConfig};
+use tokenflow_engine::scheduler::{NgramConfig, Pacing, SchedulerConfig, SchedulingPolicy};
 
 fn swing() -> impl Strategy<Value = Swing> {
     ([0.0..=1.0f64, 0.0..=1.0f64], 1..300u64).prop_map(|(values, period_ms)| Swing { values, period_ms })
@@ -29,8 +31,49 @@ prop_compose! {
         prompt in prop::collection::vec(0..VOCAB as u32, 1..60), max_tokens in 1..90usize, stops in prop::bool::weighted(0.3), streamed in prop::bool::weighted(0.8),
         arrival_ms in 0..300u64, cancel_after_ms in prop::option::weighted(0.2, (0..400u64, any::<bool>())), link in prop::option::weighted(0.9, link()),
     ) -> Request {
-        Request { prompt, max_tokens, stops, streamed, arrival_ms, cancel_after_ms, link }
+        Request { prompt, max_tokens, stops, streamed, arrival_ms, cancel_after_ms, link, ..Request::default() }
     }
+}
+
+/// What a request shares with others, and what it may ask beside its text.
+#[derive(Clone, Copy, Debug)]
+struct Extras {
+    /// It goes on where an earlier request ended, or asks the same.
+    shares_prompt_of: Option<(usize, usize)>,
+    /// As many further outputs for its prompt.
+    forks: usize,
+    seed: u64,
+    priority: i64,
+    salted: bool,
+    timeout_ms: Option<u64>,
+}
+
+prop_compose! {
+    fn extras()(
+        shares_prompt_of in prop::option::weighted(0.6, (0..16usize, 0..60usize)), forks in prop_oneof![3 => Just(0usize), 1 => 1..4usize],
+        seed in 0..3u64, priority in -2..3i64, salted in prop::bool::weighted(0.1), timeout_ms in prop::option::weighted(0.1, 0..500u64),
+    ) -> Extras {
+        Extras { shares_prompt_of, forks, seed, priority, salted, timeout_ms }
+    }
+}
+
+/// Requests as they are sent, each followed by its forks.
+fn with_extras(requests: Vec<(Request, Extras)>) -> Vec<Request> {
+    let mut all: Vec<Request> = Vec::new();
+    for (mut request, extras) in requests {
+        if let Some((other, keep)) = extras.shares_prompt_of.filter(|_| !all.is_empty()) {
+            let other = &all[other % all.len()].prompt;
+            request.prompt.splice(..0, other.iter().take(keep).copied());
+        }
+        (request.priority, request.timeout_ms) = (extras.priority, extras.timeout_ms);
+        request.salt = extras.salted.then_some("salt");
+        let leader = all.len() as u64;
+        for fork in 0..=extras.forks {
+            let group = (extras.forks > 0).then_some(leader);
+            all.push(Request { seed: extras.seed + fork as u64, group, ..request.clone() });
+        }
+    }
+    all
 }
 
 prop_compose! {
@@ -40,11 +83,20 @@ prop_compose! {
         pacing in prop_oneof![Just(Pacing::Off), Just(Pacing::Global), Just(Pacing::PerConnection)],
         stream_rate_cap in prop::option::weighted(0.3, 5.0..500.0f64),
         factor in swing(),
-        requests in prop::collection::vec(request(), 1..16),
+        enable_prefix_caching in prop::bool::weighted(0.8), by_priority in prop::bool::weighted(0.4),
+        long_prefill_token_threshold in prop_oneof![Just(0), 1..40usize],
+        drafts in prop::option::weighted(0.6, (1..8usize, 1..4usize, 0..3usize, 1..12usize)),
+        requests in prop::collection::vec((request(), extras()), 1..12),
     ) -> Scenario {
+        let requests = with_extras(requests);
+        let policy = if by_priority { SchedulingPolicy::Priority } else { SchedulingPolicy::Fcfs };
+        let speculative = drafts.map(|(num_speculative_tokens, prompt_lookup_min, more, disable_by_batch_size)| NgramConfig {
+            num_speculative_tokens, prompt_lookup_min, prompt_lookup_max: prompt_lookup_min + more, disable_by_batch_size,
+        });
         let config = SchedulerConfig {
             max_num_batched_tokens, max_num_seqs, block_size, num_blocks: pool_tokens.div_ceil(block_size), max_model_len,
-            pacing, stream_rate_cap, ..SchedulerConfig::default()
+            pacing, stream_rate_cap, enable_prefix_caching, policy, long_prefill_token_threshold, speculative,
+            ..SchedulerConfig::default()
         };
         Scenario { config, factor, requests }
     }
@@ -59,11 +111,19 @@ proptest! {
     }
 
     #[test]
+    fn the_same_happens_again(scenario in scenario()) {
+        let plans = || simulate(&scenario, |_, _, _| ()).plans;
+        prop_assert_eq!(plans(), plans());
+    }
+
+    #[test]
     fn first_come_is_first_served(mut scenario in scenario()) {
         scenario.config.pacing = Pacing::Off;
         scenario.config.stream_rate_cap = None;
+        scenario.config.policy = SchedulingPolicy::Fcfs;
+        scenario.config.long_prefill_token_threshold = 0;
         for request in &mut scenario.requests {
-            request.cancel_after_ms = None;
+            (request.cancel_after_ms, request.timeout_ms, request.group) = (None, None, None);
         }
         let outcome = simulate(&scenario, |_, _, _| ());
         let mut arrivals: Vec<u64> = outcome.outputs.keys().copied().collect();
@@ -77,22 +137,29 @@ proptest! {
     fn healthy_streams_never_get_less_than_off_would_give(mut scenario in scenario()) {
         scenario.config.pacing = Pacing::PerConnection;
         scenario.config.max_num_batched_tokens += scenario.config.max_num_seqs;
+        scenario.config.policy = SchedulingPolicy::Fcfs;
+        scenario.config.speculative = None;
+        // What a long prompt gets beyond its share is what nobody else wants, and pacing lets others in.
+        scenario.config.long_prefill_token_threshold = 0;
         for (i, request) in scenario.requests.iter_mut().enumerate() {
             if i % 2 == 0 {
                 request.link = None;
             }
+            // Where the first of a group has gone, who computes the prompt in its place depends on who sits out.
+            request.group = None;
         }
         simulate(&scenario, |scheduler, now, network| {
-            let tokens_by_id = |pacing| {
+            let end_by_id = |pacing| {
                 let mut scheduler = scheduler.clone();
                 scheduler.set_pacing(pacing);
                 let plan = scheduler.plan(now, network).unwrap_or_default();
-                plan.sequences.into_iter().map(|s| (s.id, s.tokens.len())).collect::<HashMap<_, _>>()
+                plan.sequences.into_iter().map(|s| (s.id, s.start + s.tokens.len())).collect::<HashMap<_, _>>()
             };
-            let (off, paced) = (tokens_by_id(Pacing::Off), tokens_by_id(Pacing::PerConnection));
-            for (id, tokens) in off.iter().filter(|(id, _)| id.0 % 2 == 0) {
+            let (off, paced) = (end_by_id(Pacing::Off), end_by_id(Pacing::PerConnection));
+            // How far each gets, of which the prefix cache may give a part.
+            for (id, end) in off.iter().filter(|(id, _)| id.0 % 2 == 0) {
                 let got = paced.get(id).copied().unwrap_or(0);
-                assert!(got >= *tokens, "sequence {} got {got} tokens, off gives {tokens}", id.0);
+                assert!(got >= *end, "sequence {} gets to {got}, with pacing off to {end}", id.0);
             }
         });
     }

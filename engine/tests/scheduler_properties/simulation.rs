@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
@@ -21,17 +22,24 @@ pub const CHUNK_BYTES: u32 = 200;
 pub const VOCAB: u64 = 50;
 const STOP_TOKEN: u32 = 7;
 
-/// The token that follows `history`.
-pub fn next_token(history: &[u32]) -> u32 {
-    let hash = history.iter().fold(0xcbf2_9ce4_8422_2325u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x0100_0000_01b3).rotate_left(23));
-    ((hash >> 20) % VOCAB) as u32
+/// Length of the phrases that outputs repeat, so that guesses at them are often right.
+const PHRASE: usize = 5;
+
+/// The token that follows `history`: as a rule what came a phrase earlier, otherwise any.
+pub fn next_token(history: &[u32], seed: u64) -> u32 {
+    let hash =
+        history.iter().fold(seed ^ 0xcbf2_9ce4_8422_2325u64, |h, &t| (h ^ u64::from(t)).wrapping_mul(0x0100_0000_01b3).rotate_left(23));
+    match history.len().checked_sub(PHRASE) {
+        Some(earlier) if !hash.is_multiple_of(8) => history[earlier],
+        _ => ((hash >> 20) % VOCAB) as u32,
+    }
 }
 
 /// What a sequence alone, unconstrained but for `limit` tokens in all, generates.
 pub fn reference(request: &Request, limit: usize) -> (Vec<u32>, FinishReason) {
     let mut tokens = request.prompt.clone();
     loop {
-        let token = next_token(&tokens);
+        let token = next_token(&tokens, request.seed);
         tokens.push(token);
         let finish = if request.stops && token == STOP_TOKEN {
             FinishReason::Stop
@@ -58,6 +66,10 @@ impl FakeExecutor {
     /// As a model does in each layer: all tokens write their KV, then every query reads its history.
     pub fn execute(&mut self, plan: &StepPlan) -> StepOutput {
         let mut output = StepOutput { step: plan.step, sampled: Vec::new() };
+        for copy in &plan.copies {
+            let (from, to) = (copy.from.0 as usize * self.block_size, copy.to.0 as usize * self.block_size);
+            self.slots.copy_within(from..from + self.block_size, to);
+        }
         let mut written = HashSet::new();
         for s in &plan.sequences {
             for (i, &token) in s.tokens.iter().enumerate() {
@@ -74,9 +86,11 @@ impl FakeExecutor {
                     token
                 })
                 .collect();
-            if let Some(sample) = &s.sample {
-                assert!(sample.output_position < history.len());
-                output.sampled.push((s.id, SampledToken { token: next_token(&history), logprob: None, top: Vec::new() }));
+            let Some(sample) = &s.sample else { continue };
+            assert!(sample.output_position < history.len());
+            for end in history.len() - s.num_draft_tokens..=history.len() {
+                let token = next_token(&history[..end], sample.params.seed);
+                output.sampled.push((s.id, SampledToken { token, logprob: None, top: Vec::new() }));
             }
         }
         output
@@ -171,7 +185,7 @@ impl Network for CountingNetwork<'_> {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     pub prompt: Vec<u32>,
     pub max_tokens: usize,
@@ -181,6 +195,13 @@ pub struct Request {
     /// The client goes away this long after it came, in the middle of a step or between two.
     pub cancel_after_ms: Option<(u64, bool)>,
     pub link: Option<Link>,
+    pub seed: u64,
+    pub priority: i64,
+    pub salt: Option<&'static str>,
+    /// The request with the same prompt and arrival that computes the prompt; its own number for that one itself.
+    pub group: Option<u64>,
+    /// It ends this long after it came.
+    pub timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -202,13 +223,14 @@ impl Scenario {
             prompt: request.prompt.clone(),
             max_tokens: request.max_tokens,
             stop_token_ids: if request.stops { vec![STOP_TOKEN] } else { Vec::new() },
-            sampling: SamplingParams::greedy(),
+            sampling: SamplingParams { seed: request.seed, ..SamplingParams::greedy() },
             streamed: request.streamed,
             arrival: Duration::from_millis(request.arrival_ms),
-            priority: 0,
-            cache_salt: None,
-            fork_of: None,
-            deadline: None,
+            priority: request.priority,
+            cache_salt: request.salt.map(Into::into),
+            group: request.group.map(SequenceId),
+            deadline: request.timeout_ms.map(|timeout| Duration::from_millis(request.arrival_ms + timeout)),
+            start_by: None,
         }
     }
 }
@@ -217,12 +239,24 @@ impl Scenario {
 pub struct Outcome {
     pub outputs: BTreeMap<u64, (Vec<u32>, Option<FinishReason>)>,
     pub cancelled: HashSet<u64>,
+    pub expired: HashSet<u64>,
     /// In order of their first token's computation.
     pub first_scheduled: Vec<u64>,
     pub steps: usize,
     /// By sequence.
     pub preemptions: BTreeMap<u64, u32>,
     pub paced_steps: usize,
+    /// Of the prompt, as the first update said.
+    pub cached_tokens: BTreeMap<u64, usize>,
+    /// From its arrival on.
+    pub steps_to_first_token: BTreeMap<u64, usize>,
+    /// Of all plans.
+    pub computed_tokens: usize,
+    pub copies: usize,
+    pub accepted_drafts: u64,
+    pub prefix_cache_hits: u64,
+    /// Hash of all plans in order.
+    pub plans: u64,
     /// When each sequence's tokens came.
     pub token_times: BTreeMap<u64, Vec<Duration>>,
 }
@@ -234,6 +268,7 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
     let mut executor = FakeExecutor::new(config);
     let mut network = FakeNetwork::new(scenario.factor);
     let mut outcome = Outcome::default();
+    let mut arrived_at_step = HashMap::new();
     let mut now = Duration::ZERO;
     let mut to_come: Vec<usize> = (0..scenario.requests.len()).collect();
     to_come.sort_by_key(|&i| scenario.requests[i].arrival_ms);
@@ -244,6 +279,7 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
             to_come.pop();
             if scheduler.add(scenario.sequence(i)).is_ok() {
                 outcome.outputs.insert(i as u64, (Vec::new(), None));
+                arrived_at_step.insert(i as u64, outcome.steps);
                 if let Some(link) = &scenario.requests[i].link {
                     network.links.insert(SequenceId(i as u64), (link.clone(), 0.0));
                 }
@@ -251,9 +287,10 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         }
         let cancel_due = |outcome: &mut Outcome, scheduler: &mut Scheduler, in_step: bool| {
             for (i, request) in scenario.requests.iter().enumerate() {
-                let due = request
-                    .cancel_after_ms
-                    .is_some_and(|(after, within)| within == in_step && Duration::from_millis(request.arrival_ms + after) <= now);
+                let due = !outcome.expired.contains(&(i as u64))
+                    && request
+                        .cancel_after_ms
+                        .is_some_and(|(after, within)| within == in_step && Duration::from_millis(request.arrival_ms + after) <= now);
                 let id = i as u64;
                 if due && outcome.outputs.get(&id).is_some_and(|(_, finish)| finish.is_none()) && outcome.cancelled.insert(id) {
                     assert!(scheduler.cancel(SequenceId(id)), "sequence {id} is here to be cancelled");
@@ -262,8 +299,21 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
             }
         };
         cancel_due(&mut outcome, &mut scheduler, false);
+        let used = scheduler.stats().kv_blocks_used;
+        let expired = scheduler.expire(now);
+        for expired in &expired {
+            let request = &scenario.requests[expired.id.0 as usize];
+            assert!(request.timeout_ms.is_some_and(|timeout| Duration::from_millis(request.arrival_ms + timeout) <= now));
+            assert!(outcome.expired.insert(expired.id.0), "it expires once");
+            assert_eq!(outcome.outputs[&expired.id.0].0.len(), expired.output_tokens);
+        }
+        assert!(expired.is_empty() || scheduler.stats().kv_blocks_used <= used);
+        scheduler.check_invariants().unwrap();
         if scheduler.is_empty() && to_come.is_empty() {
-            assert_eq!(scheduler.stats().kv_blocks_used, 0, "all blocks come back");
+            let stats = scheduler.stats();
+            assert_eq!(stats.kv_blocks_used, 0, "all blocks come back");
+            outcome.accepted_drafts = stats.accepted_draft_tokens;
+            outcome.prefix_cache_hits = stats.prefix_cache_hits;
             return outcome;
         }
         inspect(&scheduler, now, &network);
@@ -272,7 +322,7 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
             scheduler.check_invariants().unwrap();
             let arrival = to_come.last().map(|&i| Duration::from_millis(scenario.requests[i].arrival_ms));
             let wakeup = scheduler.next_wakeup(now);
-            let next = [arrival, wakeup].into_iter().flatten().min();
+            let next = [arrival, wakeup, scheduler.next_deadline()].into_iter().flatten().min();
             let next = next.unwrap_or_else(|| panic!("nothing runs and nothing will: {:?}", scheduler.stats()));
             assert!(next > now, "the wake-up is in the future");
             network.deliver(next);
@@ -283,6 +333,13 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         check_plan(&plan, config, network.health_factor(), &scheduler);
         scheduler.check_invariants().unwrap();
         outcome.steps += 1;
+        outcome.computed_tokens += plan.num_tokens();
+        outcome.copies += plan.copies.len();
+        if plan.step.is_multiple_of(16) {
+            let json = serde_json::to_string(&plan).unwrap();
+            assert_eq!(serde_json::from_str::<StepPlan>(&json).unwrap(), plan, "a plan is data");
+        }
+        outcome.plans = hash(outcome.plans, &plan);
         outcome.paced_steps += scheduler.stats().paced;
         for s in &plan.sequences {
             assert!(!scheduler.is_paced(s.id));
@@ -304,9 +361,15 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         now = done;
         for update in scheduler.apply(&plan, output, now) {
             assert!(!outcome.cancelled.contains(&update.id.0), "no update after a cancel");
+            assert!(!outcome.expired.contains(&update.id.0), "no update after the deadline");
+            assert_eq!(update.cached_tokens.is_some(), update.queued.is_some());
+            outcome.cached_tokens.extend(update.cached_tokens.map(|cached| (update.id.0, cached)));
             let (tokens, finish) = outcome.outputs.get_mut(&update.id.0).unwrap();
             assert!(finish.is_none(), "no update after the last");
             assert_eq!(update.queued.is_some(), tokens.is_empty());
+            if tokens.is_empty() {
+                outcome.steps_to_first_token.insert(update.id.0, outcome.steps - arrived_at_step[&update.id.0]);
+            }
             tokens.push(update.token.token);
             *finish = update.finish;
             outcome.preemptions.insert(update.id.0, update.preemptions);
@@ -318,6 +381,15 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         scheduler.check_invariants().unwrap();
     }
     panic!("not done after {} steps at {now:?}: {:?}", outcome.steps, scheduler.stats());
+}
+
+fn hash(before: u64, plan: &StepPlan) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (before, plan.copies.iter().map(|copy| (copy.from, copy.to)).collect::<Vec<_>>()).hash(&mut hasher);
+    for s in &plan.sequences {
+        (s.id, &s.tokens, s.start, &s.block_table, s.sample.is_some(), s.num_draft_tokens).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 pub fn check_plan(plan: &StepPlan, config: &SchedulerConfig, factor: f64, scheduler: &Scheduler) {
@@ -343,8 +415,8 @@ pub fn check_outcome(scenario: &Scenario, outcome: &Outcome) {
             continue;
         };
         let (expected, reason) = reference(request, scenario.limit());
-        if outcome.cancelled.contains(&(i as u64)) {
-            assert_eq!(tokens[..], expected[..tokens.len()], "sequence {i}, cancelled");
+        if outcome.cancelled.contains(&(i as u64)) || outcome.expired.contains(&(i as u64)) {
+            assert_eq!(tokens[..], expected[..tokens.len()], "sequence {i}, cut short");
         } else {
             assert_eq!((tokens, *finish), (&expected, Some(reason)), "sequence {i}");
         }

@@ -40,6 +40,7 @@ use super::{
     Activation, AttentionConfig, Backend, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
 };
 use crate::{
+    kv::BlockId,
     sampling::{self, SampledToken},
     scheduler::SampleRequest,
 };
@@ -123,6 +124,10 @@ impl Backend for CpuBackend {
 
     fn kv_block_bytes(&self, layout: KvLayout) -> usize {
         KvShape { layout, dtype: self.config.kv_dtype }.block_bytes()
+    }
+
+    fn copy_block(&self, kv: &mut CpuKvCache, from: BlockId, to: BlockId) {
+        kv.copy_block(from.0 as usize, to.0 as usize);
     }
 
     fn batch(&self, batch: RaggedBatch) -> CpuBatch {

@@ -135,6 +135,19 @@ impl CpuKvCache {
         self.shape.layout
     }
 
+    /// Makes block `to` hold in all layers what `from` holds.
+    pub(super) fn copy_block(&mut self, from: usize, to: usize) {
+        let (shape, layout) = (&self.shape, self.shape.layout);
+        assert!(from < layout.num_blocks && to < layout.num_blocks, "a copy stays within the cache");
+        let bytes = shape.block_bytes() / layout.num_layers.max(1);
+        for layer in 0..layout.num_layers {
+            let (from, to) = (shape.group_offset(layer, from, 0, 0), shape.group_offset(layer, to, 0, 0));
+            let start = self.memory.as_shared_mut_ptr();
+            // SAFETY: both blocks lie within the memory, which is exclusively borrowed; a block copied to itself may overlap.
+            unsafe { std::ptr::copy(start.add(from), start.add(to), bytes) };
+        }
+    }
+
     /// Stores one token's key and value of one head.
     ///
     /// # Safety
