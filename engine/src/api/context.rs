@@ -1,6 +1,6 @@
 //! What surrounds a request: its id, and the connection that it came by.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request},
@@ -10,10 +10,11 @@ use axum::{
 };
 use uuid::Uuid;
 
-use super::request_log::RequestLog;
+use super::{ApiError, request_log::RequestLog};
 use crate::health::Connection;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
 const MAX_REQUEST_ID_LEN: usize = 128;
 
 #[derive(Clone)]
@@ -50,14 +51,23 @@ pub(super) struct RequestContext {
     /// `None` where the server does not sit on a TCP socket of its own, as in tests.
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) log: Option<Arc<RequestLog>>,
+    /// Most time that the client gives the request, from its `X-Request-Timeout` in seconds.
+    pub(super) timeout: Option<Duration>,
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestContext {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let id = parts.extensions.get::<RequestId>().map_or_else(new_id, |id| id.0.clone());
         let extensions = &parts.extensions;
-        Ok(Self { request_id: text(&id), connection: extensions.get().cloned(), log: extensions.get().cloned() })
+        let timeout = parts.headers.get(REQUEST_TIMEOUT).map(timeout).transpose()?;
+        Ok(Self { request_id: text(&id), connection: extensions.get().cloned(), log: extensions.get().cloned(), timeout })
     }
+}
+
+fn timeout(header: &HeaderValue) -> Result<Duration, ApiError> {
+    let seconds = header.to_str().ok().and_then(|text| text.trim().parse().ok());
+    let time = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).filter(|time| !time.is_zero());
+    time.ok_or_else(|| ApiError::field("X-Request-Timeout", "X-Request-Timeout must be a number of seconds above 0."))
 }

@@ -50,6 +50,11 @@ struct Assembler {
     stop: Vec<String>,
     stop_token_ids: Vec<u32>,
     keep_tokens: bool,
+    /// Tokens in a piece, once the first has gone out alone.
+    interval: usize,
+    /// Tokens that the latest piece still takes.
+    room: usize,
+    begun: bool,
 }
 
 impl Assembler {
@@ -60,6 +65,9 @@ impl Assembler {
             stop: params.stop.clone(),
             stop_token_ids: params.stop_token_ids.clone(),
             keep_tokens: params.sampling.logprobs.is_some(),
+            interval: 1,
+            room: 0,
+            begun: false,
         }
     }
 
@@ -67,8 +75,13 @@ impl Assembler {
     fn add(&mut self, step: StepToken, pieces: &mut Vec<Delta>) {
         let is_behind = step.link.paced || step.link.health < MERGE_BELOW_HEALTH;
         match pieces.last_mut() {
-            Some(latest) if is_behind => self.extend(step, latest),
+            Some(latest) if is_behind || self.room > 0 => {
+                self.room = self.room.saturating_sub(1);
+                self.extend(step, latest);
+            }
             _ => {
+                self.room = if self.begun { self.interval - 1 } else { 0 };
+                self.begun = true;
                 let mut piece = Delta::default();
                 self.extend(step, &mut piece);
                 pieces.push(piece);
@@ -109,6 +122,8 @@ pub struct Output {
     generation: Option<Generation>,
     /// An error that came right behind tokens, which go out before it.
     failed: Option<EngineError>,
+    /// A piece that waits for more tokens.
+    held: Option<Delta>,
     assembler: Assembler,
     meter: Option<Arc<StreamMeter>>,
     outcome: Outcome,
@@ -128,12 +143,22 @@ impl Output {
     ) -> Self {
         let assembler = Assembler::new(tokenizer, params);
         let outcome = Outcome { prompt_tokens, health: 1.0, ..Outcome::default() };
-        Self { generation: Some(generation), failed: None, assembler, meter, outcome, observer: None, _generating: generating }
+        Self { generation: Some(generation), failed: None, held: None, assembler, meter, outcome, observer: None, _generating: generating }
     }
 
     /// Has `observer` told what came of it.
     pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Hands tokens out this many at a time: the first one at once, and the last as soon as they are there.
+    ///
+    /// # Panics
+    /// When `interval` is 0.
+    pub fn in_chunks_of(mut self, interval: usize) -> Self {
+        assert!(interval > 0, "a chunk has a token");
+        self.assembler.interval = interval;
         self
     }
 
@@ -160,8 +185,9 @@ impl Output {
             return Some(Err(error));
         }
         let generation = self.generation.as_mut()?;
-        let mut pieces = Vec::with_capacity(1);
         let mut next = generation.next().await;
+        let mut pieces = Vec::with_capacity(1);
+        pieces.extend(self.held.take());
         loop {
             match next.unwrap_or_else(|| Err(EngineError::Stopped("it ended the request without a reason".to_owned()))) {
                 Ok(step) => {
@@ -190,7 +216,15 @@ impl Output {
             }
             match generation.try_next() {
                 Some(waiting) => next = Some(waiting),
-                None => return Some(Ok(pieces)),
+                None if self.assembler.room == 0 => return Some(Ok(pieces)),
+                None => {
+                    self.held = pieces.pop();
+                    if !pieces.is_empty() {
+                        return Some(Ok(pieces));
+                    }
+                    next = generation.next().await;
+                    pieces.extend(self.held.take());
+                }
             }
         }
     }

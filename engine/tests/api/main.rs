@@ -5,6 +5,7 @@ mod completions;
 mod errors;
 mod log;
 mod operations;
+mod scheduling;
 mod script;
 mod server;
 mod slow_readers;

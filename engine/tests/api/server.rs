@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokenflow_engine::{
     api::{self, ApiState},
-    config::{EngineInfo, LoadSummary},
+    config::{EngineInfo, TimeLimits},
     engine::{EngineCore, Served},
     health::Links,
     metrics::EngineMetrics,
@@ -47,9 +47,19 @@ pub fn says(reply: &str) -> Server {
 }
 
 pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server {
+    start_with(reply, gate, failing_step, |_, _| ())
+}
+
+/// With other limits than the usual ones.
+pub fn start_with(
+    reply: &str,
+    gate: Arc<Gate>,
+    failing_step: Option<u64>,
+    change: impl FnOnce(&mut SchedulerConfig, &mut TimeLimits),
+) -> Server {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen3");
     let tokenizer = Arc::new(Tokenizer::from_dir(&folder).unwrap());
-    let info = EngineInfo {
+    let mut info = EngineInfo {
         max_model_len: MAX_MODEL_LEN,
         vocab_size: 1024,
         block_size: 16,
@@ -58,9 +68,9 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
         max_num_seqs: 64,
         eos_token_ids: vec![EOS],
         max_logprobs: 20,
-        loaded: LoadSummary::default(),
+        ..EngineInfo::default()
     };
-    let scheduler = Scheduler::new(SchedulerConfig {
+    let mut config = SchedulerConfig {
         max_num_batched_tokens: info.max_num_batched_tokens,
         max_num_seqs: info.max_num_seqs,
         block_size: info.block_size,
@@ -69,7 +79,9 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
         pacing: Pacing::PerConnection,
         max_waiting: None,
         ..SchedulerConfig::default()
-    });
+    };
+    change(&mut config, &mut info.limits);
+    let scheduler = Scheduler::new(config);
     let metrics = Arc::new(EngineMetrics::new("q", &info));
     let seeds = Arc::default();
     let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone(), seeds: Arc::clone(&seeds) };
@@ -84,6 +96,13 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
 }
 
 impl Server {
+    /// Serves anew with this many tokens in a chunk.
+    pub fn set_stream_interval(&mut self, interval: usize) {
+        let mut state = ApiState::new(self.engine.clone(), vec!["q".to_owned()], "models/q".to_owned());
+        state.stream_interval = interval;
+        self.router = api::router(Arc::new(state));
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }
