@@ -10,7 +10,7 @@ use tokenflow_hint_api::HintUrl;
 
 use crate::{
     api::{AccessConfig, AccessError, ChatConfig},
-    cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, SchedulingArgs, ServeArgs},
+    cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
     scheduler::{NgramConfig, Pacing, SchedulingPolicy},
 };
 
@@ -53,6 +53,8 @@ pub struct EngineConfig {
     /// Type of unencoded weights, products and the KV cache.
     pub dtype: DTypeArg,
     pub kv_cache_dtype: KvCacheDTypeArg,
+    /// Whether the model generates or embeds.
+    pub runner: RunnerArg,
     /// Context length in tokens; `None` for the model's.
     pub max_model_len: Option<usize>,
     /// Most sequences in one step.
@@ -166,6 +168,8 @@ pub struct EngineInfo {
     /// Largest `logprobs` a request may ask for.
     pub max_logprobs: u32,
     pub limits: TimeLimits,
+    /// Dimensions of a vector, where the model embeds instead of generating.
+    pub embedding_size: Option<usize>,
     pub loaded: LoadSummary,
 }
 
@@ -190,6 +194,11 @@ impl EngineInfo {
     /// Tokens that the KV cache holds.
     pub fn kv_cache_tokens(&self) -> usize {
         self.num_blocks * self.block_size
+    }
+
+    /// Most tokens of a prompt: an answer needs room in the context, a vector does not.
+    pub fn longest_prompt(&self) -> usize {
+        self.max_model_len.saturating_sub(usize::from(self.embedding_size.is_none()))
     }
 
     /// How many requests of the full context length the KV cache holds at a time.
@@ -219,6 +228,7 @@ impl Default for EngineConfig {
             model_name: DEMO_MODEL_NAME.to_owned(),
             dtype: DTypeArg::Auto,
             kv_cache_dtype: KvCacheDTypeArg::Auto,
+            runner: RunnerArg::Auto,
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,
@@ -265,6 +275,7 @@ impl EngineConfig {
             model,
             dtype: args.dtype,
             kv_cache_dtype: args.kv_cache_dtype,
+            runner: args.runner,
             max_model_len: args.max_model_len,
             max_num_seqs: args.max_num_seqs,
             max_num_batched_tokens: args.max_num_batched_tokens,

@@ -8,6 +8,7 @@ mod auth;
 mod chat;
 mod completions;
 mod context;
+mod embeddings;
 mod error;
 mod generation;
 mod json_body;
@@ -42,6 +43,7 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/v1/messages", post(messages::handle))
         .route("/v1/messages/count_tokens", post(messages::count_tokens))
         .route("/v1/completions", post(completions::handle))
+        .route("/v1/embeddings", post(embeddings::handle))
         .route("/v1/models", get(models::list))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))

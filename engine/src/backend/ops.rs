@@ -6,8 +6,8 @@ use crate::{kv::BlockId, sampling::SampledToken, scheduler::SampleRequest};
 
 /// A device and its kernels. Model code is written once over this trait.
 ///
-/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`]
-/// returns values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
+/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`] and
+/// [`Backend::read_rows`] return values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
 pub trait Backend: Send + Sync + 'static {
     /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
     type Matrix: Send + Sync;
@@ -107,6 +107,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// `out[i] = x[logits_rows[i]]`, plus `delta` at the same rows where given.
     fn gather_logits_rows(&self, batch: &Self::Batch, x: &Self::Buffer, delta: Option<&Self::Buffer>, out: &mut Self::Buffer);
+
+    /// The rows of `x`, each scaled to length 1 where `normalize` says so. Waits for the device.
+    ///
+    /// # Errors
+    /// When the device failed in any operation since the last call.
+    fn read_rows(&self, x: &Self::Buffer, normalize: bool) -> Result<Vec<Vec<f32>>, BackendError>;
 
     /// Chooses one token per row of `logits`. Waits for the device.
     ///

@@ -56,6 +56,18 @@ pub enum KvCacheDTypeArg {
     Fp8,
 }
 
+/// Whether the model generates or embeds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RunnerArg {
+    /// pooling where the model's folder has a modules.json that pools, else generate
+    #[default]
+    Auto,
+    /// Text is continued
+    Generate,
+    /// Text is embedded: /v1/embeddings
+    Pooling,
+}
+
 /// What the health of links does to the step budget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum PacingArg {
@@ -103,6 +115,9 @@ pub struct EngineArgs {
     /// Type of the KV cache
     #[arg(long, value_enum, default_value_t)]
     pub kv_cache_dtype: KvCacheDTypeArg,
+    /// What the model is used for
+    #[arg(long, value_enum, default_value_t)]
+    pub runner: RunnerArg,
     /// Where the model runs
     #[arg(long, value_enum, default_value_t)]
     pub device: DeviceArg,

@@ -47,7 +47,7 @@ const FLAGS: &[(&str, Takes, Answer)] = &[
     ("tokenizer-mode", One, Only(&["auto", "hf", "fast"], "tokenizers are read from tokenizer.json or a GGUF file")),
     ("config-format", One, Only(&["auto", "hf"], "configurations are read from config.json or a GGUF file")),
     ("model-impl", One, Only(&["auto", "vllm"], "architectures are written in this engine")),
-    ("runner", One, Only(&["auto", "generate"], "the model's architecture decides what it is used for")),
+    ("convert", One, Only(&["auto", "none"], "--runner pooling makes an embedding model of any")),
     ("hf-overrides", One, Only(&["{}"], "edit the model's config.json instead")),
     ("override-generation-config", One, Only(&["{}"], "set the parameters in requests, or edit generation_config.json")),
     ("skip-tokenizer-init", Nothing, Refuse("the API needs the tokenizer")),

@@ -8,7 +8,7 @@ use crate::{
         Backend, BackendError, DType,
         cpu::{ComputeType, CpuBackend, CpuConfig, KvType},
     },
-    cli::{DTypeArg, KvCacheDTypeArg},
+    cli::{DTypeArg, KvCacheDTypeArg, RunnerArg},
     config::{EngineConfig, EngineInfo, GenerationSource, LoadSummary, ModelSource},
     executor::{CacheSize, LocalExecutor},
     health::Links,
@@ -75,9 +75,14 @@ impl LoadedModel {
     /// When a file is missing or malformed, or memory is short.
     pub fn load(config: &EngineConfig) -> Result<Self, LoadError> {
         let began = Instant::now();
-        let (model_config, checkpoint, mut tokenizer) = match &config.model {
+        let (mut model_config, checkpoint, mut tokenizer) = match &config.model {
             ModelSource::Path(path) => open_path(path)?,
             ModelSource::Demo => open_demo()?,
+        };
+        model_config.pooling = match config.runner {
+            RunnerArg::Auto => model_config.pooling,
+            RunnerArg::Generate => None,
+            RunnerArg::Pooling => Some(model_config.pooling.unwrap_or_default()),
         };
         if let Some(template) = &config.chat_template {
             set_chat_template(&mut tokenizer, template)?;
@@ -97,7 +102,8 @@ impl LoadedModel {
             max_num_seqs: config.max_num_seqs,
             block_size: config.block_size,
             num_blocks,
-            max_model_len,
+            // A vector leaves no token behind, so that a prompt may fill the context.
+            max_model_len: max_model_len + usize::from(model_config.pooling.is_some()),
             pacing: config.pacing,
             max_waiting: scheduling.max_waiting,
             stream_rate_cap: config.max_stream_rate,
@@ -116,6 +122,7 @@ impl LoadedModel {
             eos_token_ids: model_config.eos_token_ids.clone(),
             max_logprobs: config.max_logprobs,
             limits: scheduling.limits,
+            embedding_size: model_config.pooling.map(|_| model_config.hidden_size),
             loaded: LoadSummary {
                 architecture: model_config.architecture.clone(),
                 dtype: types.name.to_owned(),

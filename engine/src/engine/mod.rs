@@ -26,7 +26,7 @@ use rate::RateMeter;
 use run::{Command, Loop};
 
 pub use load::{LoadError, LoadedModel, Served};
-pub use request::{EngineError, FirstToken, GenerateRequest, Generation, LinkState, StepToken};
+pub use request::{EmbedRequest, EngineError, FirstToken, GenerateRequest, Generation, LinkState, StepToken};
 
 use crate::{
     config::EngineInfo,

@@ -74,6 +74,8 @@ pub struct StepToken {
     pub link: LinkState,
     /// Set with the first token.
     pub first: Option<FirstToken>,
+    /// Set where the request was to embed: then this is all that there is, and the token means nothing.
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// What is known of a request once it has its first token.
@@ -97,6 +99,9 @@ pub enum EngineError {
     /// 500: the step that this request was part of failed.
     #[error("The request failed in the engine: {0}")]
     Step(String),
+    /// 400: the model embeds and was to generate, or the other way round.
+    #[error("{0}")]
+    WrongTask(&'static str),
     /// 400: the request can never run here.
     #[error("{0}")]
     TooLong(String),
@@ -106,6 +111,35 @@ pub enum EngineError {
     /// 504: its deadline has passed.
     #[error("The request did not end before its deadline; {output_tokens} tokens had been made")]
     TimedOut { output_tokens: usize },
+}
+
+impl EngineError {
+    pub(crate) fn not_embedding() -> Self {
+        Self::WrongTask("This model generates text and makes no embeddings; --runner pooling would make it embed instead")
+    }
+
+    pub(super) fn not_generating() -> Self {
+        Self::WrongTask("This model embeds text and does not generate any; ask for its vectors at /v1/embeddings")
+    }
+}
+
+/// A tokenised prompt to embed.
+#[derive(Clone, Debug)]
+pub struct EmbedRequest {
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// Under `--scheduling-policy priority`, the lowest goes first.
+    pub priority: i64,
+    /// The request ends with an error when it takes longer than this.
+    pub timeout: Option<Duration>,
+}
+
+impl From<EmbedRequest> for GenerateRequest {
+    /// One that ends as soon as its prompt is computed.
+    fn from(request: EmbedRequest) -> Self {
+        let EmbedRequest { prompt, priority, timeout } = request;
+        Self { ignore_eos: true, priority, timeout, ..Self::new(prompt, 1, SamplingParams::greedy()) }
+    }
 }
 
 /// The tokens of one request as they are made. Dropping it cancels the request, which frees its blocks within one step.

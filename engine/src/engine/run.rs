@@ -210,12 +210,13 @@ impl Loop {
     fn step(&mut self, plan: &StepPlan) {
         let began = Instant::now();
         match self.executor.execute(plan) {
-            Ok(output) => {
+            Ok(mut output) => {
                 let now = self.epoch.elapsed();
-                let updates = self.scheduler.apply(plan, output, now);
-                self.generation_tokens += updates.len();
-                for update in updates {
-                    self.hand_out(update, now);
+                let mut pooled: HashMap<SequenceId, Vec<f32>> = output.pooled.drain(..).collect();
+                for update in self.scheduler.apply(plan, output, now) {
+                    let embedding = pooled.remove(&update.id);
+                    self.generation_tokens += usize::from(embedding.is_none());
+                    self.hand_out(update, embedding, now);
                 }
             }
             Err(error) => {
@@ -243,7 +244,10 @@ impl Loop {
         }
     }
 
-    fn hand_out(&mut self, update: SequenceUpdate, now: Duration) {
+    fn hand_out(&mut self, mut update: SequenceUpdate, embedding: Option<Vec<f32>>, now: Duration) {
+        if embedding.is_some() {
+            update.finish = Some(FinishReason::Stop);
+        }
         let health = self.links.health(update.id);
         let Some(live) = self.live.get_mut(&update.id) else { return };
         if let (Some(matcher), None) = (&mut live.matcher, update.finish)
@@ -276,14 +280,14 @@ impl Loop {
             }
         };
         progress.last_token_at = Some(now);
-        progress.output_tokens += 1;
+        progress.output_tokens += usize::from(embedding.is_none());
         let rate = progress.rate.count(now);
         let link = LinkState { health, rate, paced: update.paced };
         if let Some(meter) = &live.meter {
             meter.token_made();
         }
         // A receiver that is gone has sent a cancel.
-        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link, first }));
+        let _ = live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link, first, embedding }));
         if let Some(reason) = update.finish {
             live.progress.preemptions = update.preemptions;
             self.close(update.id, reason);

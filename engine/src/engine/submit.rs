@@ -1,7 +1,7 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
-    EngineCore, EngineError, GenerateRequest, Generation, LOOP_ENDED,
+    EmbedRequest, EngineCore, EngineError, GenerateRequest, Generation, LOOP_ENDED,
     run::{Command, Live, Progress},
 };
 use crate::{
@@ -16,8 +16,27 @@ impl EngineCore {
     /// # Errors
     /// When it can never run, too many wait already, or the engine drains or has stopped.
     pub fn submit(&self, request: GenerateRequest) -> Result<Generation, EngineError> {
+        self.check_generates()?;
         let id = self.enter(&request, 1)?;
         self.queue(request, id, None)
+    }
+
+    /// The vector of a prompt. It goes through the same queues as everything else; a future that is dropped cancels its request.
+    ///
+    /// # Errors
+    /// When the model does not embed, and as [`EngineCore::submit`].
+    pub async fn embed(&self, request: EmbedRequest) -> Result<Vec<f32>, EngineError> {
+        if self.info.embedding_size.is_none() {
+            return Err(EngineError::not_embedding());
+        }
+        let request = GenerateRequest::from(request);
+        let id = self.enter(&request, 1)?;
+        let complete = self.queue(request, id, None)?.next().await.transpose()?;
+        complete.and_then(|token| token.embedding).ok_or_else(|| EngineError::Step("the executor made no embedding".to_owned()))
+    }
+
+    fn check_generates(&self) -> Result<(), EngineError> {
+        if self.info.embedding_size.is_some() { Err(EngineError::not_generating()) } else { Ok(()) }
     }
 
     /// Queues one request as many times as there are seeds: each generation has its own random numbers, and the prompt is computed once
@@ -27,6 +46,7 @@ impl EngineCore {
     /// # Errors
     /// As [`EngineCore::submit`]: then none is queued.
     pub fn submit_group(&self, request: GenerateRequest, seeds: &[u64]) -> Result<Vec<Generation>, EngineError> {
+        self.check_generates()?;
         let first = self.enter(&request, seeds.len())?;
         let group = (seeds.len() > 1).then_some(first);
         let one = |(i, &seed): (usize, &u64)| {
@@ -49,7 +69,7 @@ impl EngineCore {
         if prompt == 0 {
             return Err(EngineError::TooLong(AddError::EmptyPrompt.to_string()));
         }
-        if prompt >= max_model_len {
+        if prompt > self.info.longest_prompt() {
             return Err(EngineError::TooLong(AddError::ContextLength { prompt, max_model_len }.to_string()));
         }
         let gate = &self.shared.gate;

@@ -3,7 +3,8 @@ use std::borrow::Cow;
 use super::{Executor, ExecutorError, check::Limits};
 use crate::{
     backend::{Backend, BackendError, RaggedBatch},
-    model::{Hidden, Model},
+    model::{Hidden, Model, PoolingConfig},
+    sampling::SampledToken,
     scheduler::{SampleRequest, ScheduledSequence, SequenceId, StepOutput, StepPlan},
 };
 
@@ -37,13 +38,24 @@ impl<B: Backend> LocalExecutor<B> {
             Limits { num_blocks: cache.num_blocks, block_size: cache.block_size, vocab_size: model.vocab_size(), max_num_batched_tokens };
         Ok(Self { hidden: Hidden::new(&backend), logits: backend.buffer(), backend, model, kv, limits })
     }
+
+    /// The vectors of the sequences `ids`, whose prompts are complete.
+    fn pool(&self, step: u64, ids: Vec<SequenceId>, pooling: PoolingConfig) -> Result<StepOutput, ExecutorError> {
+        if ids.is_empty() {
+            return Ok(StepOutput { step, ..StepOutput::default() });
+        }
+        let vectors = self.backend.read_rows(&self.logits, pooling.normalize);
+        let vectors = vectors.map_err(|e| ExecutorError::Device { device: self.backend.name(), reason: e.to_string() })?;
+        let complete = |id: &SequenceId| (*id, SampledToken { token: 0, logprob: None, top: Vec::new() });
+        Ok(StepOutput { step, sampled: ids.iter().map(complete).collect(), pooled: ids.into_iter().zip(vectors).collect() })
+    }
 }
 
 impl<B: Backend> Executor for LocalExecutor<B> {
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError> {
         self.limits.check(plan).map_err(|reason| ExecutorError::Plan { step: plan.step, reason })?;
         if plan.sequences.is_empty() {
-            return Ok(StepOutput { step: plan.step, sampled: Vec::new() });
+            return Ok(StepOutput { step: plan.step, ..StepOutput::default() });
         }
         let batch = self.backend.batch(RaggedBatch::new(plan, self.limits.block_size));
         plan.copies.iter().for_each(|copy| self.backend.copy_block(&mut self.kv, copy.from, copy.to));
@@ -51,9 +63,12 @@ impl<B: Backend> Executor for LocalExecutor<B> {
         let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = rows.iter().map(|(id, request)| (*id, request.as_ref())).unzip();
         let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
         self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
+        if let Some(pooling) = self.model.pooling() {
+            return self.pool(plan.step, ids, pooling);
+        }
         let tokens = if requests.is_empty() { Ok(Vec::new()) } else { self.backend.sample(&self.logits, &requests) };
         let tokens = tokens.map_err(|e| ExecutorError::Device { device: self.backend.name(), reason: e.to_string() })?;
-        Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect() })
+        Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect(), pooled: Vec::new() })
     }
 }
 

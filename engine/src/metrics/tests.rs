@@ -17,6 +17,7 @@ fn metrics() -> EngineMetrics {
         eos_token_ids: vec![1],
         max_logprobs: 20,
         limits: TimeLimits::default(),
+        embedding_size: None,
         loaded: LoadSummary { kv_cache_dtype: "bfloat16".to_owned(), enable_prefix_caching: true, ..LoadSummary::default() },
     };
     EngineMetrics::new("q", &info)

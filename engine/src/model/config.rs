@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{
     architecture::Architecture,
     fields::{ConfigError, Fields},
+    pooling::PoolingConfig,
     registry,
     rope::RopeConfig,
 };
@@ -59,6 +60,8 @@ pub struct ModelConfig {
     /// Tokens that end a generation: those of `config.json` and of `generation_config.json`.
     pub eos_token_ids: Vec<u32>,
     pub generation: GenerationDefaults,
+    /// Set where the model embeds text instead of continuing it.
+    pub pooling: Option<PoolingConfig>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +105,15 @@ pub struct GenerationDefaults {
 }
 
 impl ModelConfig {
-    /// Reads `config.json` of a Hugging Face folder, and `generation_config.json` where there is one.
+    /// Reads `config.json` of a Hugging Face folder, and `generation_config.json` and `modules.json` where there is one.
     ///
     /// # Errors
     /// When a file is not readable, a field is missing or malformed, or the model needs what this engine does not have.
     pub fn open(folder: &Path) -> Result<Self, ConfigError> {
         let generation = folder.join("generation_config.json");
         let generation = if generation.exists() { Some(Fields::open(&generation)?) } else { None };
-        Self::read(&Fields::open(&folder.join("config.json"))?, generation.as_ref())
+        let config = Self::read(&Fields::open(&folder.join("config.json"))?, generation.as_ref())?;
+        Ok(Self { pooling: PoolingConfig::open(folder)?, ..config })
     }
 
     /// The same from memory, for the model inside the binary.
@@ -182,6 +186,7 @@ impl ModelConfig {
             bos_token_id: config.token_ids("bos_token_id")?.first().copied(),
             eos_token_ids: eos_token_ids(config, generation)?,
             generation: generation.map_or(Ok(GenerationDefaults::default()), GenerationDefaults::read)?,
+            pooling: None,
         };
         (architecture.configure)(config, &mut model)?;
         Ok(model)
@@ -260,125 +265,4 @@ fn eos_token_ids(config: &Fields, generation: Option<&Fields>) -> Result<Vec<u32
     ids.sort_unstable();
     ids.dedup();
     Ok(ids)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn fixture(file: &str) -> Vec<u8> {
-        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(file)).unwrap()
-    }
-
-    fn changed(field: &str, value: Value) -> Result<ModelConfig, String> {
-        let mut config: Value = serde_json::from_slice(&fixture("qwen3/config.json")).unwrap();
-        if value == json!("absent") {
-            config.as_object_mut().unwrap().remove(field);
-        } else {
-            config[field] = value;
-        }
-        ModelConfig::parse(config.to_string().as_bytes(), None).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn old_and_new_form_are_equal() {
-        let new = ModelConfig::parse(&fixture("qwen3/config.json"), None).unwrap();
-        assert_eq!(new, ModelConfig::parse(&fixture("qwen3/config.old.json"), None).unwrap());
-        assert_eq!(new.rope.theta, 1e6);
-        assert_eq!((new.head_dim, new.num_kv_heads, new.tie_word_embeddings), (32, 2, true));
-    }
-
-    #[test]
-    fn end_tokens_come_from_both_files() {
-        let config = fixture("qwen3/config.json");
-        let parse = |generation: &str| ModelConfig::parse(&config, Some(generation.as_bytes())).unwrap();
-        assert_eq!(parse("{}").eos_token_ids, [1]);
-        assert_eq!(parse(r#"{"eos_token_id": 7}"#).eos_token_ids, [1, 7]);
-        assert_eq!(parse(r#"{"eos_token_id": [9, 1, 7], "temperature": 0.6, "top_k": 20}"#).eos_token_ids, [1, 7, 9]);
-        assert_eq!(parse(r#"{"temperature": 0.6}"#).generation.temperature, Some(0.6));
-        assert_eq!(changed("eos_token_id", Value::Null).unwrap().eos_token_ids, [] as [u32; 0]);
-    }
-
-    #[test]
-    fn defaults_out_of_range_name_file_and_field() {
-        let config = fixture("qwen3/config.json");
-        let refusal = |field: &str, value: f64| {
-            let generation = json!({"temperature": 0.6, field: value}).to_string();
-            ModelConfig::parse(&config, Some(generation.as_bytes())).unwrap_err().to_string()
-        };
-        assert_eq!(refusal("top_p", 0.0), "generation_config.json: field \"top_p\" is 0 but must be above 0 and at most 1");
-        assert_eq!(refusal("temperature", -0.5), "generation_config.json: field \"temperature\" is -0.5 but must be at least 0");
-        assert_eq!(refusal("temperature", 1e300), "generation_config.json: field \"temperature\" is inf but must be at least 0");
-        assert_eq!(refusal("min_p", 1.5), "generation_config.json: field \"min_p\" is 1.5 but must be from 0 to 1");
-        let edges = br#"{"temperature": 0, "top_p": 1, "min_p": 1, "repetition_penalty": 1.1}"#;
-        assert_eq!(ModelConfig::parse(&config, Some(edges)).unwrap().generation.min_p, Some(1.0));
-    }
-
-    #[test]
-    fn refusals_are_one_sentence_that_names_the_field() {
-        let error = |field: &str, value: Value| changed(field, value).unwrap_err();
-        for field in [
-            "hidden_size",
-            "vocab_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "rms_norm_eps",
-            "max_position_embeddings",
-        ] {
-            assert_eq!(error(field, json!("absent")), format!("config.json: field \"{field}\" is missing"));
-        }
-        assert_eq!(
-            error("architectures", json!(["MambaForCausalLM"])),
-            "config.json: architecture \"MambaForCausalLM\" is not supported; known are Gemma2ForCausalLM, Gemma3ForCausalLM, \
-             Gemma3ForConditionalGeneration, GPTNeoXForCausalLM, LlamaForCausalLM, MistralForCausalLM, MixtralForCausalLM, Qwen2ForCausalLM, \
-             Qwen3ForCausalLM, Qwen3MoeForCausalLM"
-        );
-        assert_eq!(error("hidden_size", json!(0)), "config.json: field \"hidden_size\" is 0, which is not a possible size");
-        assert!(error("hidden_size", json!("64")).starts_with("config.json: field \"hidden_size\" is malformed: invalid type: string"));
-        assert!(error("hidden_size", json!(1u64 << 60)).contains("not a possible size"));
-        assert_eq!(
-            error("num_key_value_heads", json!(3)),
-            "config.json: field \"num_key_value_heads\" is 3, which does not divide num_attention_heads, 4"
-        );
-        assert_eq!(error("head_dim", json!(15)), "config.json: field \"head_dim\" is 15 but must be even");
-        assert_eq!(
-            error("hidden_act", json!("relu")),
-            "config.json: field \"hidden_act\" is \"relu\"; known are silu, gelu and gelu_pytorch_tanh"
-        );
-        assert_eq!(error("layer_types", json!(["full_attention"])), "config.json: field \"layer_types\" has 1 entries for 3 layers");
-        assert!(ModelConfig::parse(b"{", None).unwrap_err().to_string().starts_with("config.json is not a JSON object: EOF"));
-        let missing = ModelConfig::open(Path::new("/nonexistent")).unwrap_err().to_string();
-        assert!(missing.starts_with("/nonexistent/config.json cannot be read: No such file"), "{missing}");
-    }
-
-    #[test]
-    fn windows_follow_layer_types() {
-        let mut config: Value = serde_json::from_slice(&fixture("qwen3/config.json")).unwrap();
-        config["use_sliding_window"] = json!(true);
-        config["sliding_window"] = json!(8);
-        config["layer_types"] = json!(["full_attention", "sliding_attention", "full_attention"]);
-        let parse = |config: &Value| ModelConfig::parse(config.to_string().as_bytes(), None).unwrap().sliding_windows;
-        assert_eq!(parse(&config), [None, Some(8), None]);
-        config["layer_types"] = Value::Null;
-        config["max_window_layers"] = json!(2);
-        assert_eq!(parse(&config), [None, None, Some(8)]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_config_makes_it_panic(at in 0usize..40, pick in 0usize..9, number: i64, float: f64, garbage in prop::collection::vec(any::<u8>(), 0..60)) {
-            let config: Value = serde_json::from_slice(&fixture("llama/config.json")).unwrap();
-            let field = config.as_object().unwrap().keys().nth(at % config.as_object().unwrap().len()).unwrap().clone();
-            let value = [json!(number), json!(float), json!(null), json!([]), json!({}), json!("x"), json!([1]), json!(true), json!({"rope_type": "llama3", "rope_theta": number, "factor": float})][pick].clone();
-            let mut config = config;
-            config[field.as_str()] = value;
-            let _ = ModelConfig::parse(config.to_string().as_bytes(), Some(&garbage));
-            let _ = ModelConfig::parse(config.to_string().as_bytes(), None);
-            let _ = ModelConfig::parse(&garbage, None);
-        }
-    }
 }

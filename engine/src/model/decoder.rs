@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 pub(super) use super::scope::Scope;
-use super::{ModelConfig, RopeConfig, architecture::Names};
+use super::{ModelConfig, PoolingConfig, RopeConfig, architecture::Names};
 use crate::{
     backend::{Backend, KvLayout, Norm, RopeTable},
     weights::{Cut, Loader, WeightsError},
@@ -12,6 +12,9 @@ use crate::{
 /// A loaded model, or a pipeline stage of one.
 pub trait Model<B: Backend>: Send {
     fn vocab_size(&self) -> usize;
+
+    /// Set where the model embeds: what it writes as `logits` are then the final states of the rows, `[rows, hidden_size]`.
+    fn pooling(&self) -> Option<PoolingConfig>;
 
     /// What this stage's layers need of a cache of `num_blocks` blocks.
     fn kv_layout(&self, num_blocks: usize, block_size: usize) -> KvLayout;
@@ -104,6 +107,7 @@ pub(super) struct Decoder<B: Backend, L> {
     /// On the last stage.
     head: Option<Head<B>>,
     scratch: Scratch<B>,
+    pooling: Option<PoolingConfig>,
     vocab_size: usize,
     /// Of this rank.
     num_kv_heads: usize,
@@ -112,7 +116,7 @@ pub(super) struct Decoder<B: Backend, L> {
 
 struct Head<B: Backend> {
     norm: Norm<B::Vector>,
-    /// `None` where the embedding table serves.
+    /// `None` where the embedding table serves, and in models that embed.
     weight: Option<B::Matrix>,
     soft_cap: Option<f32>,
     /// The rows whose logits are wanted, before and after the norm.
@@ -136,13 +140,13 @@ impl<B: Backend, L: Layer<B>> Decoder<B, L> {
             let weight = || root.matrix(&[(root.first_of(names.heads, ""), vocab)], hidden, Cut::None);
             Ok(Head {
                 norm: model.norm(names.final_norm, hidden)?,
-                weight: if config.tie_word_embeddings { None } else { Some(weight()?) },
+                weight: if config.tie_word_embeddings || config.pooling.is_some() { None } else { Some(weight()?) },
                 soft_cap: config.logits_soft_cap,
                 rows: backend.buffer(),
                 normed: backend.buffer(),
             })
         };
-        let needs_table = is_first || (is_last && config.tie_word_embeddings);
+        let needs_table = is_first || (is_last && config.tie_word_embeddings && config.pooling.is_none());
         let rope = |rope: &RopeConfig| RopeTable {
             inv_freq: backend.vector_f32(&rope.inv_freq()),
             rotary_dim: rope.rotary_dim,
@@ -157,6 +161,7 @@ impl<B: Backend, L: Layer<B>> Decoder<B, L> {
             is_first,
             head: if is_last { Some(head()?) } else { None },
             scratch: Scratch { normed: backend.buffer(), wide: backend.buffer(), narrow: backend.buffer() },
+            pooling: config.pooling,
             vocab_size: vocab,
             num_kv_heads: config.num_kv_heads / loader.group_size(),
             head_dim: config.head_dim,
@@ -167,6 +172,10 @@ impl<B: Backend, L: Layer<B>> Decoder<B, L> {
 impl<B: Backend, L: Layer<B>> Model<B> for Decoder<B, L> {
     fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    fn pooling(&self) -> Option<PoolingConfig> {
+        self.pooling
     }
 
     fn kv_layout(&self, num_blocks: usize, block_size: usize) -> KvLayout {
@@ -186,6 +195,10 @@ impl<B: Backend, L: Layer<B>> Model<B> for Decoder<B, L> {
         if let (Some(head), Some(logits)) = (&mut self.head, logits) {
             let delta = step.has_delta.then_some(&step.hidden.delta);
             backend.gather_logits_rows(batch, &step.hidden.residual, delta, &mut head.rows);
+            if self.pooling.is_some() {
+                backend.norm(&head.rows, &head.norm, logits);
+                return;
+            }
             backend.norm(&head.rows, &head.norm, &mut head.normed);
             if let Some(weight) = head.weight.as_ref().or(self.embedding.as_ref()) {
                 backend.linear(&head.normed, weight, None, logits);

@@ -25,6 +25,8 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
         "sliding_window_pattern": 6, "eos_token_id": 1, "bos_token_id": 2
     }"#,
     configure,
+    // How transformers 5 saves it.
+    aliases: &[("_sliding_window_pattern", "sliding_window_pattern")],
     ..Architecture::COMMON
 };
 

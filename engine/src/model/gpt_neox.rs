@@ -32,6 +32,7 @@ pub(super) const ARCHITECTURE: Architecture = Architecture {
 
 fn configure(fields: &Fields, config: &mut ModelConfig) -> Result<(), ConfigError> {
     config.norm_kind = NormKind::Layer;
+    config.num_kv_heads = config.num_heads;
     config.parallel_residual = fields.flag("use_parallel_residual")?;
     Ok(())
 }

@@ -6,6 +6,8 @@
 
 mod architecture;
 mod config;
+#[cfg(test)]
+mod config_tests;
 mod decoder;
 mod feedforward;
 mod fields;
@@ -16,6 +18,7 @@ mod llama;
 mod mistral;
 mod mixtral;
 mod parts;
+mod pooling;
 mod pre_norm;
 mod qwen2;
 mod qwen3;
@@ -27,5 +30,6 @@ mod scope;
 pub use config::{ExpertsConfig, GenerationDefaults, ModelConfig, NormKind};
 pub use decoder::{Hidden, Model};
 pub use fields::ConfigError;
+pub use pooling::PoolingConfig;
 pub use registry::{LoadError, architectures, load};
-pub use rope::{RopeConfig, RopeScaling};
+pub use rope::{RopeConfig, RopeScaling, YarnRange};

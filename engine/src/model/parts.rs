@@ -100,3 +100,39 @@ impl<B: Backend> Attention<B> {
         self.output.forward(backend, &scratch.narrow, &mut step.hidden.delta);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use safetensors::{Dtype, tensor::TensorView};
+
+    use super::*;
+    use crate::{
+        backend::cpu::{CpuBackend, CpuBuffer, CpuConfig},
+        model::{ModelConfig, architecture::Names},
+        weights::{Checkpoint, Loader},
+    };
+
+    /// Row `i` of the matrix is `[i]`, and so is its bias.
+    #[test]
+    fn interleaved_heads_are_put_in_order_for_every_rank() {
+        let config = ModelConfig::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/architectures/gpt-neox")).unwrap();
+        let values: Vec<u8> = (0..24u8).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+        let (weight, bias) = (TensorView::new(Dtype::F32, vec![24, 1], &values), TensorView::new(Dtype::F32, vec![24], &values));
+        let bytes = safetensors::serialize([("qkv.weight", weight.unwrap()), ("qkv.bias", bias.unwrap())], None).unwrap();
+        let checkpoint = Checkpoint::embedded("memory", Vec::leak(bytes)).unwrap();
+        let backend = CpuBackend::new(CpuConfig { threads: 1, ..CpuConfig::default() }).unwrap();
+        let rows = |rank, ranks| {
+            let scope = Scope::new(&config, Loader::for_rank(&checkpoint, rank, ranks), &Names::COMMON, &backend);
+            // Four heads of two dimensions.
+            let linear = Linear::load_interleaved(&scope, "qkv", [3, 4, 2], 1, true).unwrap();
+            let mut out = backend.buffer();
+            linear.forward(&backend, &CpuBuffer::from_vec(1, 1, vec![1.0]), &mut out);
+            out.as_slice().iter().map(|x| *x as usize / 2).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(0, 1), [0, 1, 6, 7, 12, 13, 18, 19, 2, 3, 8, 9, 14, 15, 20, 21, 4, 5, 10, 11, 16, 17, 22, 23]);
+        assert_eq!(rows(0, 2), [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]);
+        assert_eq!(rows(1, 2), [12, 13, 18, 19, 14, 15, 20, 21, 16, 17, 22, 23]);
+    }
+}

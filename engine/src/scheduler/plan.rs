@@ -68,6 +68,8 @@ impl SampleRequest {
 pub struct StepOutput {
     pub step: u64,
     pub sampled: Vec<(SequenceId, SampledToken)>,
+    /// By models that embed: the vector of every sequence in `sampled`, whose tokens then only say that its prompt is complete.
+    pub pooled: Vec<(SequenceId, Vec<f32>)>,
 }
 
 impl StepPlan {

@@ -6,7 +6,7 @@ use std::sync::{
 use super::{GenerateError, Output, Params, Prompt, StopReason};
 use crate::{
     config::{EngineConfig, EngineInfo},
-    engine::{EngineCore, EngineError, GenerateRequest, LoadError, LoadedModel, Served},
+    engine::{EmbedRequest, EngineCore, EngineError, GenerateRequest, LoadError, LoadedModel, Served},
     grammar::{CompiledGrammar, Constraint, GrammarCompiler, GrammarError},
     health::StreamMeter,
     metrics::EngineMetrics,
@@ -122,6 +122,21 @@ impl Engine {
             return Err(GenerateError::MaxTokens { asked: max_tokens, room });
         }
         Ok(self.start(prompt, max_tokens, params, None)?)
+    }
+
+    /// The vector of a prompt, where the model embeds ([`EngineInfo::embedding_size`]). A future that is dropped cancels its request.
+    ///
+    /// # Errors
+    /// When the prompt does not fit the model, the model generates instead, or the engine failed or stopped.
+    pub async fn embed(&self, prompt: impl Into<Prompt>) -> Result<Vec<f32>, GenerateError> {
+        let prompt = prompt.into().encode(&self.shared.tokenizer, self.info())?;
+        Ok(self.embed_tokens(EmbedRequest { prompt, priority: 0, timeout: None }).await?)
+    }
+
+    /// As [`Engine::embed`], of a prompt that was checked.
+    pub(crate) async fn embed_tokens(&self, request: EmbedRequest) -> Result<Vec<f32>, EngineError> {
+        let _counted = Arc::clone(&self.shared.generating);
+        self.shared.core.embed(request).await
     }
 
     /// Hands a prompt that was checked to the engine; `meter` counts what a paced stream's client has not received.

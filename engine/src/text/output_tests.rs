@@ -15,7 +15,7 @@ fn params(stop: &[&str], logprobs: Option<u32>) -> Params {
 }
 
 fn step(id: u32, finish: Option<FinishReason>, link: LinkState) -> StepToken {
-    StepToken { token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() }, finish, link, first: None }
+    StepToken { token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() }, finish, link, first: None, embedding: None }
 }
 
 const HEALTHY: LinkState = LinkState { health: 1.0, rate: 10.0, paced: false };

@@ -48,7 +48,7 @@ impl Prompt {
         if tokens.is_empty() {
             return Err(GenerateError::EmptyPrompt);
         }
-        if tokens.len() >= info.max_model_len {
+        if tokens.len() > info.longest_prompt() {
             return Err(GenerateError::TooLong { prompt: format!("{} tokens", tokens.len()), max_model_len: info.max_model_len });
         }
         match tokens.iter().find(|&&id| id as usize >= info.vocab_size) {

@@ -71,7 +71,7 @@ impl Executor for Script {
             let token = self.reply.get(request.output_position).copied().unwrap_or(EOS);
             Some((sequence.id, sampled(token, request.params.logprobs)))
         });
-        Ok(StepOutput { step: plan.step, sampled: sampled.collect() })
+        Ok(StepOutput { step: plan.step, sampled: sampled.collect(), pooled: Vec::new() })
     }
 }
 

@@ -65,7 +65,7 @@ impl FakeExecutor {
 
     /// As a model does in each layer: all tokens write their KV, then every query reads its history.
     pub fn execute(&mut self, plan: &StepPlan) -> StepOutput {
-        let mut output = StepOutput { step: plan.step, sampled: Vec::new() };
+        let mut output = StepOutput { step: plan.step, ..StepOutput::default() };
         for copy in &plan.copies {
             let (from, to) = (copy.from.0 as usize * self.block_size, copy.to.0 as usize * self.block_size);
             self.slots.copy_within(from..from + self.block_size, to);

@@ -18,14 +18,14 @@ use futures_util::future::try_join_all;
 
 use super::{ApiError, ApiState, context::RequestContext, generation, json_body::JsonBody};
 
-use convert::{PromptField, prompt_tokens};
+pub(super) use convert::{PromptField, prompt_tokens};
 
 /// OpenAI's, where a request names none.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
     let request = validate::validate(&state, &body)?;
-    let prompts = prompt_tokens(&state, request.prompt, request.add_special_tokens).await?;
+    let prompts = prompt_tokens(&state, "prompt", request.prompt, request.add_special_tokens).await?;
     let info = state.engine.info();
     let mut sized = Vec::with_capacity(prompts.len());
     for prompt in prompts {

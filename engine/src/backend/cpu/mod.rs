@@ -199,6 +199,10 @@ impl Backend for CpuBackend {
         rows::gather_logits_rows(&batch.ragged, x, delta, out);
     }
 
+    fn read_rows(&self, x: &CpuBuffer, normalize: bool) -> Result<Vec<Vec<f32>>, BackendError> {
+        Ok(rows::read_rows(x, normalize))
+    }
+
     fn sample(&self, logits: &CpuBuffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError> {
         assert_eq!(logits.rows(), requests.len(), "rows of logits");
         let mut sampled = vec![SampledToken { token: 0, logprob: None, top: Vec::new() }; requests.len()];

@@ -45,3 +45,15 @@ pub(super) fn add(cpu: &Cpu, x: &mut CpuBuffer, delta: &CpuBuffer) {
         }
     });
 }
+
+pub(super) fn read_rows(x: &CpuBuffer, normalize: bool) -> Vec<Vec<f32>> {
+    let row = |row| {
+        let mut row = x.row(row).to_vec();
+        let length = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        if normalize && length > 0.0 {
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+        }
+        row
+    };
+    (0..x.rows()).map(row).collect()
+}

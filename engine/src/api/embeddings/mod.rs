@@ -1,0 +1,27 @@
+//! `POST /v1/embeddings`: one vector for each prompt, by models that embed.
+
+mod response;
+mod types;
+mod validate;
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State};
+use futures_util::future::try_join_all;
+
+use super::{ApiError, ApiState, completions::prompt_tokens, context::RequestContext, json_body::JsonBody};
+use crate::engine::EmbedRequest;
+
+pub(super) async fn handle(
+    State(state): State<Arc<ApiState>>,
+    context: RequestContext,
+    body: JsonBody,
+) -> Result<Json<response::Embeddings>, ApiError> {
+    let request = validate::validate(&state, &body)?;
+    let prompts = prompt_tokens(&state, "input", request.input, request.add_special_tokens).await?;
+    prompts.iter().try_for_each(|prompt| validate::check_prompt(prompt, state.engine.info()))?;
+    let num_tokens = prompts.iter().map(Vec::len).sum();
+    let embed = |prompt| state.engine.embed_tokens(EmbedRequest { prompt, priority: request.priority, timeout: None });
+    let vectors = try_join_all(prompts.into_iter().map(embed)).await?;
+    Ok(Json(response::embeddings(&context.request_id, request.model, vectors, &request.form, num_tokens)))
+}

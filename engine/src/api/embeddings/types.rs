@@ -1,0 +1,17 @@
+use serde::Deserialize;
+
+use crate::api::completions::PromptField;
+
+/// The fields of the route; others are ignored.
+#[derive(Debug, Deserialize)]
+pub(super) struct EmbeddingFields {
+    pub(super) model: Option<String>,
+    pub(super) input: Option<PromptField>,
+    /// "float" or "base64".
+    pub(super) encoding_format: Option<String>,
+    /// Leading dimensions to keep.
+    pub(super) dimensions: Option<i64>,
+    /// On unless turned off.
+    pub(super) add_special_tokens: Option<bool>,
+    pub(super) priority: Option<i64>,
+}
