@@ -80,15 +80,23 @@ impl ApiState {
         if bytes <= INLINE_TEXT_BYTES {
             return work(&self.tokenizer);
         }
-        let failed = |e: &dyn Display| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The text could not be processed: {e}"));
-        let permit = Arc::clone(&self.long_texts).acquire_owned().await.map_err(|e| failed(&e))?;
         let tokenizer = Arc::clone(&self.tokenizer);
+        self.blocking(move || work(&tokenizer)).await?
+    }
+
+    /// Does `work` on a thread of its own, a few at once.
+    ///
+    /// # Errors
+    /// 500 when it panicked.
+    pub(super) async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let failed = |e: &dyn Display| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("The request could not be processed: {e}"));
+        let permit = Arc::clone(&self.long_texts).acquire_owned().await.map_err(|e| failed(&e))?;
         let worked = tokio::task::spawn_blocking(move || {
             // A client that goes away does not stop the work, so the work holds the permit.
             let _permit = permit;
-            work(&tokenizer)
+            work()
         });
-        worked.await.map_err(|e| failed(&e))?
+        worked.await.map_err(|e| failed(&e))
     }
 }
 

@@ -10,7 +10,7 @@ use super::CommandSender;
 use crate::{
     grammar::CompiledGrammar,
     health::StreamMeter,
-    sampling::{SampledToken, SamplingParams},
+    sampling::{SampledToken, SamplingParams, ScoredToken},
     scheduler::{FinishReason, SequenceId},
 };
 
@@ -76,6 +76,8 @@ pub struct StepToken {
     pub first: Option<FirstToken>,
     /// Set where the request was to embed: then this is all that there is, and the token means nothing.
     pub embedding: Option<Vec<f32>>,
+    /// Set with the first token, where the parameters ask for it: the prompt's tokens but the first.
+    pub prompt_logprobs: Option<Vec<ScoredToken>>,
 }
 
 /// What is known of a request once it has its first token.

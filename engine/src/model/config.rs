@@ -102,6 +102,7 @@ pub struct GenerationDefaults {
     pub top_p: Option<f32>,
     pub top_k: Option<u32>,
     pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
 }
 
 impl ModelConfig {
@@ -207,14 +208,12 @@ impl GenerationDefaults {
             Some(value) if !is_good(value) => Err(fields.error(field, format!("is {value} but must be {range}"))),
             value => Ok(value),
         };
-        if let Some(penalty) = fields.optional::<f32>("repetition_penalty")?.filter(|&penalty| penalty != 1.0) {
-            tracing::warn!(file = fields.file(), repetition_penalty = penalty, "repetition_penalty is not supported and has no effect");
-        }
         Ok(Self {
             temperature: within("temperature", "at least 0", |t| t >= 0.0 && t.is_finite())?,
             top_p: within("top_p", "above 0 and at most 1", |p| p > 0.0 && p <= 1.0)?,
             top_k: fields.optional("top_k")?,
             min_p: within("min_p", "from 0 to 1", |p| (0.0..=1.0).contains(&p))?,
+            repetition_penalty: within("repetition_penalty", "above 0", |p| p > 0.0 && p.is_normal())?,
         })
     }
 }

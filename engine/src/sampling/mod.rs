@@ -14,4 +14,4 @@ mod random;
 
 pub use choose::sample;
 pub use mask::TokenMask;
-pub use params::{LogitAdjustments, SampledToken, SamplingParams};
+pub use params::{LogitAdjustments, SampledToken, SamplingParams, ScoredToken};

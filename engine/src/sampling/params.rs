@@ -46,6 +46,11 @@ impl SamplingParams {
         self.constrained || self.reads_history()
     }
 
+    /// Output tokens that come before anything may stop it.
+    pub fn min_tokens(&self) -> usize {
+        self.adjustments.as_ref().map_or(0, |adjustments| adjustments.min_tokens)
+    }
+
     /// Whether [`super::sample`] needs to see the sequence's tokens.
     pub fn reads_history(&self) -> bool {
         self.adjustments.as_ref().is_some_and(|adjustments| adjustments.reads_history())
@@ -112,4 +117,12 @@ pub struct SampledToken {
     pub logprob: Option<f32>,
     /// The likeliest tokens in descending order, `SamplingParams::logprobs` of them.
     pub top: Vec<(u32, f32)>,
+}
+
+/// A token of the prompt, as likely as what stands before it makes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoredToken {
+    pub token: SampledToken,
+    /// 1 for the likeliest token of the vocabulary.
+    pub rank: usize,
 }

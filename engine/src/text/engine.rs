@@ -11,7 +11,7 @@ use crate::{
     health::StreamMeter,
     metrics::EngineMetrics,
     model::GenerationDefaults,
-    sampling::{SampledToken, SamplingParams},
+    sampling::SampledToken,
     scheduler::FinishReason,
     tokenizer::Tokenizer,
 };
@@ -58,7 +58,7 @@ pub struct Answer {
     pub prompt_tokens: usize,
     /// Tokens sampled, a stop token included.
     pub completion_tokens: usize,
-    /// The tokens themselves with their log-probabilities, where [`SamplingParams::logprobs`] asked for them.
+    /// The tokens themselves with their log-probabilities, where [`SamplingParams::logprobs`](crate::SamplingParams::logprobs) asked for them.
     pub tokens: Vec<SampledToken>,
 }
 
@@ -147,20 +147,38 @@ impl Engine {
         params: &Params,
         meter: Option<Arc<StreamMeter>>,
     ) -> Result<Output, EngineError> {
+        let mut outputs = self.start_group(prompt, max_tokens, params, meter, 1)?;
+        outputs.pop().ok_or_else(|| EngineError::Stopped("it took no request".to_owned()))
+    }
+
+    /// The same for `n` outputs of one prompt, which differ in their seeds alone: the request's own plus the place among them.
+    pub(crate) fn start_group(
+        &self,
+        prompt: Vec<u32>,
+        max_tokens: usize,
+        params: &Params,
+        meter: Option<Arc<StreamMeter>>,
+        n: usize,
+    ) -> Result<Vec<Output>, EngineError> {
         let prompt_tokens = prompt.len();
-        let generation = self.shared.core.submit(GenerateRequest {
+        let seed = |i| params.seed.map_or_else(|| self.draw_seed(), |seed| seed.wrapping_add(i));
+        let seeds: Vec<u64> = (0..n as u64).map(seed).collect();
+        let request = GenerateRequest {
             prompt,
             max_tokens,
             stop_token_ids: params.stop_token_ids.clone(),
             ignore_eos: params.ignore_eos,
-            sampling: SamplingParams { seed: params.seed.unwrap_or_else(|| self.draw_seed()), ..params.sampling.clone() },
+            sampling: params.sampling.clone(),
             grammar: params.grammar.clone(),
-            stream: meter.clone(),
+            stream: meter,
             priority: params.priority,
             cache_salt: params.cache_salt.clone(),
             timeout: params.timeout,
-        })?;
-        Ok(Output::new(generation, &self.shared.tokenizer, params, meter, prompt_tokens, Arc::clone(&self.shared.generating)))
+        };
+        let generations = self.shared.core.submit_group(request, &seeds)?;
+        let Shared { tokenizer, generating, .. } = &*self.shared;
+        let output = |(i, generation)| Output::new(generation, tokenizer, params, prompt_tokens, i == 0, Arc::clone(generating));
+        Ok(generations.into_iter().enumerate().map(output).collect())
     }
 
     /// Makes a constraint ready for [`Params::grammar`]. May take long, in the worst case about a second: not for a thread that serves others.

@@ -8,7 +8,7 @@ use super::{Observer, Outcome, Params};
 use crate::{
     engine::{EngineError, Generation, LinkState, StepToken},
     health::StreamMeter,
-    sampling::SampledToken,
+    sampling::{SampledToken, ScoredToken},
     scheduler::FinishReason,
     tokenizer::{Detokenizer, StopMatcher, Tokenizer},
 };
@@ -25,8 +25,15 @@ pub struct Delta {
     pub text: String,
     /// Number of tokens sampled, a stop token included, as usage counts them.
     pub num_tokens: usize,
+    /// Their ids.
+    pub token_ids: Vec<u32>,
     /// The tokens themselves, kept where log-probabilities were asked for.
     pub tokens: Vec<SampledToken>,
+    /// Set with the first piece: how many of the prompt's tokens were found in the prefix cache.
+    pub cached_tokens: Option<usize>,
+    /// Set with the first piece, where [`SamplingParams::prompt_logprobs`](crate::SamplingParams::prompt_logprobs) asked for it: the prompt's
+    /// tokens but the first.
+    pub prompt_logprobs: Option<Vec<ScoredToken>>,
     /// Set with the last piece.
     pub finish: Option<FinishReason>,
     /// Which of the request's own stops it was, if one.
@@ -49,6 +56,9 @@ struct Assembler {
     stops: StopMatcher,
     stop: Vec<String>,
     stop_token_ids: Vec<u32>,
+    show_stop: bool,
+    /// Tokens that still come before stop strings count.
+    unstoppable: usize,
     keep_tokens: bool,
     /// Tokens in a piece, once the first has gone out alone.
     interval: usize,
@@ -64,6 +74,8 @@ impl Assembler {
             stops: StopMatcher::new(&params.stop),
             stop: params.stop.clone(),
             stop_token_ids: params.stop_token_ids.clone(),
+            show_stop: params.include_stop_in_output,
+            unstoppable: params.sampling.min_tokens(),
             keep_tokens: params.sampling.logprobs.is_some(),
             interval: 1,
             room: 0,
@@ -91,7 +103,8 @@ impl Assembler {
 
     fn extend(&mut self, step: StepToken, delta: &mut Delta) {
         let is_stop_token = step.finish == Some(FinishReason::Stop);
-        let mut text = if is_stop_token { None } else { self.detokenizer.push(step.token.token) }.unwrap_or_default();
+        let is_hidden = is_stop_token && !self.show_stop;
+        let mut text = if is_hidden { None } else { self.detokenizer.push(step.token.token) }.unwrap_or_default();
         if step.finish.is_some() {
             text.extend(self.detokenizer.finish());
         }
@@ -100,16 +113,27 @@ impl Assembler {
         }
         delta.num_tokens += 1;
         delta.link = Some(step.link);
+        delta.token_ids.push(step.token.token);
+        delta.cached_tokens = delta.cached_tokens.or(step.first.map(|first| first.cached_tokens));
+        delta.prompt_logprobs = delta.prompt_logprobs.take().or(step.prompt_logprobs);
         if self.keep_tokens {
             delta.tokens.push(step.token);
         }
 
+        delta.finish = step.finish;
+        if self.unstoppable > 0 {
+            self.unstoppable -= 1;
+            delta.text += &text;
+            return;
+        }
         let matched = self.stops.push(&text);
         delta.text += &matched.text;
-        delta.finish = step.finish;
         if let Some(index) = matched.matched {
             delta.finish = Some(FinishReason::Stop);
             delta.stop_reason = Some(StopReason::Text(self.stop[index].clone()));
+            if self.show_stop {
+                delta.text += &self.stop[index];
+            }
         } else if delta.finish.is_some() {
             delta.text += &self.stops.finish();
         }
@@ -126,6 +150,9 @@ pub struct Output {
     held: Option<Delta>,
     assembler: Assembler,
     meter: Option<Arc<StreamMeter>>,
+    prompt_tokens: usize,
+    /// Whether it is the first of the outputs of its prompt, which are counted together.
+    leads: bool,
     outcome: Outcome,
     observer: Option<Arc<dyn Observer>>,
     /// Counts it in the engine's load.
@@ -137,13 +164,25 @@ impl Output {
         generation: Generation,
         tokenizer: &Arc<Tokenizer>,
         params: &Params,
-        meter: Option<Arc<StreamMeter>>,
         prompt_tokens: usize,
+        leads: bool,
         generating: Arc<()>,
     ) -> Self {
         let assembler = Assembler::new(tokenizer, params);
-        let outcome = Outcome { prompt_tokens, health: 1.0, ..Outcome::default() };
-        Self { generation: Some(generation), failed: None, held: None, assembler, meter, outcome, observer: None, _generating: generating }
+        let meter = generation.meter().cloned();
+        let outcome = Outcome { prompt_tokens: if leads { prompt_tokens } else { 0 }, health: 1.0, ..Outcome::default() };
+        Self {
+            generation: Some(generation),
+            failed: None,
+            held: None,
+            assembler,
+            meter,
+            prompt_tokens,
+            leads,
+            outcome,
+            observer: None,
+            _generating: generating,
+        }
     }
 
     /// Has `observer` told what came of it.
@@ -164,12 +203,17 @@ impl Output {
 
     /// Length of the prompt, tokens.
     pub fn prompt_tokens(&self) -> usize {
-        self.outcome.prompt_tokens
+        self.prompt_tokens
     }
 
     /// How many of them the prefix cache had; 0 before the first token.
     pub fn cached_tokens(&self) -> usize {
         self.outcome.cached_tokens
+    }
+
+    /// Whether it is the first of the outputs of its prompt, which is counted once for all.
+    pub(crate) fn leads(&self) -> bool {
+        self.leads
     }
 
     pub(crate) fn meter(&self) -> Option<Arc<StreamMeter>> {
@@ -239,7 +283,10 @@ impl Output {
             for piece in pieces? {
                 whole.text += &piece.text;
                 whole.num_tokens += piece.num_tokens;
+                whole.token_ids.extend(piece.token_ids);
                 whole.tokens.extend(piece.tokens);
+                whole.cached_tokens = whole.cached_tokens.or(piece.cached_tokens);
+                whole.prompt_logprobs = whole.prompt_logprobs.or(piece.prompt_logprobs);
                 whole.finish = piece.finish;
                 whole.stop_reason = piece.stop_reason;
                 whole.link = piece.link;

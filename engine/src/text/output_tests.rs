@@ -15,7 +15,14 @@ fn params(stop: &[&str], logprobs: Option<u32>) -> Params {
 }
 
 fn step(id: u32, finish: Option<FinishReason>, link: LinkState) -> StepToken {
-    StepToken { token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() }, finish, link, first: None, embedding: None }
+    StepToken {
+        token: SampledToken { token: id, logprob: Some(-1.0), top: Vec::new() },
+        finish,
+        link,
+        first: None,
+        embedding: None,
+        prompt_logprobs: None,
+    }
 }
 
 const HEALTHY: LinkState = LinkState { health: 1.0, rate: 10.0, paced: false };

@@ -1,6 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
-use crate::{grammar::CompiledGrammar, model::GenerationDefaults, sampling::SamplingParams};
+use crate::{
+    grammar::CompiledGrammar,
+    model::GenerationDefaults,
+    sampling::{LogitAdjustments, SamplingParams},
+};
 
 /// How one answer is made. Names and meanings are vLLM's.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +19,8 @@ pub struct Params {
     pub stop: Vec<String>,
     /// Tokens that end it, beside the model's own end-of-sequence tokens.
     pub stop_token_ids: Vec<u32>,
+    /// Shows the stop string, or the text of the stop token, at the end of the text.
+    pub include_stop_in_output: bool,
     /// Goes on past the model's end-of-sequence tokens.
     pub ignore_eos: bool,
     /// Leaves special tokens out of the text.
@@ -38,6 +44,7 @@ impl Default for Params {
             seed: None,
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
+            include_stop_in_output: false,
             ignore_eos: false,
             skip_special_tokens: true,
             grammar: None,
@@ -62,6 +69,9 @@ impl Params {
         sampling.top_p = model.top_p.unwrap_or(sampling.top_p);
         sampling.top_k = model.top_k.unwrap_or(sampling.top_k);
         sampling.min_p = model.min_p.unwrap_or(sampling.min_p);
+        if let Some(repetition_penalty) = model.repetition_penalty.filter(|&penalty| penalty != 1.0) {
+            sampling.adjustments = Some(Arc::new(LogitAdjustments { repetition_penalty, ..LogitAdjustments::default() }));
+        }
         params
     }
 

@@ -77,7 +77,7 @@ async fn values_out_of_range() {
     for fields in [
         json!({"model": "nope"}),
         json!({"temperature": -1}),
-        json!({"temperature": 1e300}),
+        json!({"temperature": 2.5}),
         json!({"top_p": 0}),
         json!({"top_p": 3}),
         json!({"top_k": -2}),
@@ -87,14 +87,40 @@ async fn values_out_of_range() {
         json!({"max_tokens": 1000000}),
         json!({"logprobs": 21}),
         json!({"logprobs": -1}),
+        json!({"logprobs": -2}),
         json!({"stop": ""}),
         json!({"stop": vec!["x"; 33]}),
         json!({"stop_token_ids": [1024]}),
         json!({"stream_options": {"include_usage": true}}),
-        json!({"n": 2}),
-        json!({"echo": true}),
-        json!({"best_of": 3}),
-        json!({"presence_penalty": 0.5}),
+        json!({"n": 0}),
+        json!({"n": 1025}),
+        json!({"n": 2, "temperature": 0}),
+        json!({"prompt": vec!["p"; 600], "n": 2}),
+        json!({"n": 2, "best_of": 1}),
+        json!({"best_of": 3, "stream": true}),
+        json!({"presence_penalty": -2.1}),
+        json!({"frequency_penalty": 3}),
+        json!({"repetition_penalty": 0}),
+        json!({"repetition_penalty": 1e300}),
+        json!({"logit_bias": {"1024": 1}}),
+        json!({"logit_bias": {"a": 1}}),
+        json!({"logit_bias": {"7": "b"}}),
+        json!({"allowed_token_ids": []}),
+        json!({"allowed_token_ids": [1, -1]}),
+        json!({"bad_words": ["x", ""]}),
+        json!({"bad_words": [" "]}),
+        json!({"bad_words": ["x".repeat(40_000)]}),
+        json!({"min_tokens": -1}),
+        json!({"min_tokens": 17}),
+        json!({"truncate_prompt_tokens": -2}),
+        json!({"truncate_prompt_tokens": 129}),
+        json!({"truncate_prompt_tokens": 0}),
+        json!({"truncation_side": "middle"}),
+        json!({"cache_salt": ""}),
+        json!({"prompt_logprobs": 21}),
+        json!({"prompt_logprobs": 1, "stream": true}),
+        json!({"suffix": "s"}),
+        json!({"use_beam_search": true}),
     ] {
         refusal(&server, &mut table, "/v1/completions", &completion(fields)).await;
     }
@@ -104,9 +130,42 @@ async fn values_out_of_range() {
         json!({"top_logprobs": 2}),
         json!({"logprobs": true, "top_logprobs": 21}),
         json!({"tools": [{"type": "function"}]}),
-        json!({"response_format": {"type": "json_object"}}),
+        json!({"n": 2, "temperature": 0}),
     ] {
         refusal(&server, &mut table, "/v1/chat/completions", &chat(fields)).await;
+    }
+    assert_snapshot!(table);
+}
+
+#[tokio::test]
+async fn constraints_that_cannot_be_followed() {
+    let (server, mut table) = (says("x"), String::new());
+    let mut deep = json!({"type": "string"});
+    for _ in 0..65 {
+        deep = json!({"type": "array", "items": deep});
+    }
+    let format = |schema: Value| json!({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}});
+    for fields in [
+        json!({"response_format": {"type": "yaml"}}),
+        json!({"response_format": {}}),
+        json!({"response_format": {"type": "json_schema"}}),
+        json!({"response_format": {"type": "json_schema", "json_schema": {"name": "s"}}}),
+        format(json!({"type": "strange"})),
+        format(json!({"type": "integer", "minimum": 5, "maximum": 3})),
+        format(deep),
+        format(json!(3)),
+        json!({"structured_outputs": {}}),
+        json!({"structured_outputs": {"regex": "a", "choice": ["b"]}}),
+        json!({"structured_outputs": {"regex": "(a"}}),
+        json!({"structured_outputs": {"choice": []}}),
+        json!({"structured_outputs": {"choice": "a"}}),
+        json!({"structured_outputs": {"grammar": "start: missing"}}),
+        json!({"structured_outputs": {"json": "{"}}),
+        json!({"structured_outputs": {"structural_tag": "{}"}}),
+        json!({"guided_regex": "*"}),
+        json!({"guided_choice": ["a"], "response_format": {"type": "json_object"}}),
+    ] {
+        refusal(&server, &mut table, "/v1/completions", &completion(fields)).await;
     }
     assert_snapshot!(table);
 }

@@ -2,10 +2,13 @@
 
 mod chat;
 mod completions;
+mod constraints;
 mod embeddings;
 mod errors;
 mod log;
+mod model;
 mod operations;
+mod parameters;
 mod scheduling;
 mod script;
 mod server;

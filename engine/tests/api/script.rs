@@ -69,6 +69,8 @@ impl Executor for Script {
                 self.seeds.lock().unwrap().push(request.params.seed);
             }
             let token = self.reply.get(request.output_position).copied().unwrap_or(EOS);
+            // A grammar's mask is kept by every executor.
+            let token = request.mask.as_ref().filter(|mask| !mask.allows(token)).and_then(|mask| mask.first()).unwrap_or(token);
             Some((sequence.id, sampled(token, request.params.logprobs)))
         });
         Ok(StepOutput { step: plan.step, sampled: sampled.collect(), pooled: Vec::new() })

@@ -2,7 +2,11 @@
 
 use serde::Serialize;
 
-use crate::{api::generation::json_logprob, sampling::SampledToken, tokenizer::Tokenizer};
+use crate::{
+    api::generation::{TokenNames, json_logprob},
+    sampling::SampledToken,
+    tokenizer::Tokenizer,
+};
 
 #[derive(Debug, Serialize)]
 pub(super) struct ChatLogprobs {
@@ -24,9 +28,9 @@ struct Alternative {
 }
 
 impl ChatLogprobs {
-    pub(super) fn new(tokens: &[SampledToken], tokenizer: &Tokenizer) -> Self {
+    pub(super) fn new(tokens: &[SampledToken], tokenizer: &Tokenizer, names: TokenNames) -> Self {
         let alternative = |id: u32, logprob: f32| Alternative {
-            token: tokenizer.token_text(id),
+            token: names.of(id, tokenizer),
             logprob: json_logprob(logprob),
             bytes: tokenizer.token_bytes(id),
         };

@@ -31,14 +31,14 @@ pub(super) use parse::{MessageParser, Piece, ToolCall, WholeMessage};
 pub(super) use run::{Chat, WholeChoice, finish_reason, prompt, start};
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
-    let chat = start(&state, &context, &body).await?;
+    let mut chat = start(&state, &context, &body).await?;
     let head = response::Head::new(&context.request_id, chat.model.clone());
     if let Some(options) = chat.options.stream {
-        let format = stream::ChatEvents::new(head, Arc::clone(&state.tokenizer), &chat, options);
+        let format = stream::ChatEvents::new(head, Arc::clone(&state.tokenizer), &mut chat, options);
         return Ok(generation::respond(chat.outputs, options, format));
     }
-    let (with_logprobs, prompt_tokens) = (chat.options.params.sampling.logprobs.is_some(), chat.prompt_tokens());
+    let prompt = response::PromptInfo { tokens: chat.prompt_tokens(), ids: chat.prompt_token_ids.take() };
+    let options = chat.options.clone();
     let choices = chat.collect().await?;
-    let tokenizer = with_logprobs.then_some(&*state.tokenizer);
-    Ok(Json(response::completion(&head, tokenizer, prompt_tokens, &choices)).into_response())
+    Ok(Json(response::completion(&head, &state.tokenizer, &options, prompt, &choices)).into_response())
 }

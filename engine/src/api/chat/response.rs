@@ -6,7 +6,7 @@ use super::{WholeChoice, logprobs::ChatLogprobs};
 use crate::{
     api::{
         chat::{ToolCall, WholeMessage},
-        generation::{StopReason, Usage},
+        generation::{GenerationOptions, PromptLogprobs, StopReason, Usage},
         state::unix_seconds,
     },
     tokenizer::Tokenizer,
@@ -34,6 +34,10 @@ pub(super) struct ChatCompletion<'a> {
     model: &'a str,
     choices: Vec<Choice<'a>>,
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -43,6 +47,8 @@ struct Choice<'a> {
     logprobs: Option<ChatLogprobs>,
     finish_reason: &'static str,
     stop_reason: Option<&'a StopReason>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<&'a [u32]>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,20 +101,32 @@ impl<'a> From<&'a WholeMessage> for Message<'a> {
     }
 }
 
-/// `tokenizer` where log-probabilities are to be shown.
+/// What is told of the prompt.
+pub(super) struct PromptInfo {
+    pub(super) tokens: usize,
+    /// Where they are to be shown.
+    pub(super) ids: Option<Vec<u32>>,
+}
+
 pub(super) fn completion<'a>(
     head: &'a Head,
-    tokenizer: Option<&Tokenizer>,
-    prompt_tokens: usize,
+    tokenizer: &Tokenizer,
+    options: &GenerationOptions,
+    prompt: PromptInfo,
     choices: &'a [WholeChoice],
 ) -> ChatCompletion<'a> {
+    let sampling = &options.params.sampling;
     let completion_tokens = choices.iter().map(|choice| choice.output.num_tokens).sum();
+    let first = choices.first().map(|choice| &choice.output);
+    let cached_tokens = first.and_then(|first| first.cached_tokens).unwrap_or(0);
+    let scored = first.and_then(|first| first.prompt_logprobs.as_deref()).unwrap_or_default();
     let choices = choices.iter().enumerate().map(|(index, WholeChoice { message, finish_reason, output })| Choice {
         index,
         message: message.into(),
-        logprobs: tokenizer.map(|tokenizer| ChatLogprobs::new(&output.tokens, tokenizer)),
+        logprobs: sampling.logprobs.map(|_| ChatLogprobs::new(&output.tokens, tokenizer, options.token_names)),
         finish_reason,
         stop_reason: output.stop_reason.as_ref(),
+        token_ids: options.return_token_ids.then_some(&output.token_ids),
     });
     ChatCompletion {
         id: &head.id,
@@ -116,6 +134,8 @@ pub(super) fn completion<'a>(
         created: head.created,
         model: &head.model,
         choices: choices.collect(),
-        usage: Usage::new(prompt_tokens, completion_tokens),
+        usage: Usage::new(prompt.tokens, completion_tokens).with_cached(cached_tokens),
+        prompt_logprobs: sampling.prompt_logprobs.map(|_| PromptLogprobs::new(scored, tokenizer)),
+        prompt_token_ids: prompt.ids,
     }
 }

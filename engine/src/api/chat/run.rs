@@ -10,7 +10,7 @@ use crate::{
     api::{
         ApiError, ApiState,
         context::RequestContext,
-        generation::{self, Delta, GenerationOptions, Output},
+        generation::{self, Delta, GenerationOptions, Output, Truncation},
         json_body::JsonBody,
     },
     engine::EngineError,
@@ -23,6 +23,8 @@ pub(in crate::api) struct Chat {
     pub(in crate::api) options: GenerationOptions,
     /// One per choice.
     pub(in crate::api) outputs: Vec<Output>,
+    /// The prompt, where its ids are to be shown.
+    pub(super) prompt_token_ids: Option<Vec<u32>>,
     parse: ParseOptions,
     reasoning_start: ReasoningStart,
 }
@@ -43,30 +45,45 @@ pub(in crate::api) struct ChatPrompt {
 
 /// Checks a chat, as `/v1/chat/completions` takes it, and hands it to the engine.
 pub(in crate::api) async fn start(state: &ApiState, context: &RequestContext, body: &JsonBody) -> Result<Chat, ApiError> {
-    let request = validate::validate(state, body)?;
-    let prompt = prompt(state, request.prompt, body.len()).await?;
+    let mut request = validate::validate(state, body)?;
+    let prompt = prompt(state, request.prompt, body.len(), request.options.truncation).await?;
     let (param, requested) = request.max_tokens;
     let max_tokens = generation::max_tokens(param, requested, None, prompt.tokens.len(), state.engine.info())?;
-    let output = generation::start(state, context, &request.options, prompt.tokens, max_tokens)?;
+    if let Some(constraint) = request.options.constraint.take() {
+        request.options.params.grammar = Some(generation::compile(state, constraint).await?);
+    }
+    let prompt_token_ids = request.options.return_token_ids.then(|| prompt.tokens.clone());
+    let outputs = generation::start(state, context, &request.options, prompt.tokens, max_tokens, request.options.n)?;
     Ok(Chat {
         model: request.model,
         options: request.options,
-        outputs: vec![output],
+        outputs,
+        prompt_token_ids,
         parse: request.parse,
         reasoning_start: prompt.reasoning_start,
     })
 }
 
 /// Renders and tokenises a chat from a body of `bytes`, and checks that it fits.
-pub(in crate::api) async fn prompt(state: &ApiState, fields: super::PromptFields, bytes: usize) -> Result<ChatPrompt, ApiError> {
+pub(in crate::api) async fn prompt(
+    state: &ApiState,
+    fields: super::PromptFields,
+    bytes: usize,
+    truncation: Option<Truncation>,
+) -> Result<ChatPrompt, ApiError> {
     let (config, info) = (state.chat, state.engine.info());
     let max_model_len = info.max_model_len;
     let prompt = state
         .with_text(bytes, move |tokenizer| {
             let add_special_tokens = fields.add_special_tokens();
             let text = fields.render(tokenizer, &config)?;
-            generation::check_text("messages", &text, tokenizer, max_model_len)?;
-            let tokens = tokenizer.encode(&text, add_special_tokens)?;
+            if truncation.is_none() {
+                generation::check_text("messages", &text, tokenizer, max_model_len)?;
+            }
+            let mut tokens = tokenizer.encode(&text, add_special_tokens)?;
+            if let Some(truncation) = truncation {
+                truncation.apply(&mut tokens);
+            }
             Ok(ChatPrompt { tokens, reasoning_start: ReasoningStart::of(&text) })
         })
         .await?;

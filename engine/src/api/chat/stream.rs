@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Chat, MessageParser, Piece, logprobs::ChatLogprobs, response::Head, run::finish_reason};
 use crate::{
-    api::generation::{Delta, EventFormat, LinkReport, StreamOptions, Usage, write_event},
+    api::generation::{Delta, EventFormat, LinkReport, StopReason, StreamOptions, TokenNames, Usage, write_event},
     sampling::SampledToken,
     tokenizer::Tokenizer,
 };
@@ -16,6 +16,10 @@ pub(super) struct ChatEvents {
     tokenizer: Arc<Tokenizer>,
     with_logprobs: bool,
     with_health: bool,
+    token_names: TokenNames,
+    return_token_ids: bool,
+    /// For the first chunk, where ids are wanted.
+    prompt_token_ids: Option<Vec<u32>>,
     choices: Vec<ChoiceState>,
 }
 
@@ -23,6 +27,7 @@ struct ChoiceState {
     parser: MessageParser,
     /// Those that no chunk has shown yet, because their text is held back.
     tokens: Vec<SampledToken>,
+    token_ids: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -33,17 +38,24 @@ struct Chunk<'a> {
     model: &'a str,
     choices: &'a [Choice<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tokenflow: Option<LinkReport>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Choice<'a> {
     index: usize,
     delta: Message<'a>,
     logprobs: Option<ChatLogprobs>,
     finish_reason: Option<&'static str>,
+    /// Of the last chunk: null where nothing that the request named ended the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_reason: Option<Option<&'a StopReason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
 }
 
 #[derive(Default, Serialize)]
@@ -104,28 +116,34 @@ impl<'a> Message<'a> {
 }
 
 impl ChatEvents {
-    pub(super) fn new(head: Head, tokenizer: Arc<Tokenizer>, chat: &Chat, stream: StreamOptions) -> Self {
-        let choices = chat.outputs.iter().map(|_| ChoiceState { parser: chat.parser(), tokens: Vec::new() });
+    pub(super) fn new(head: Head, tokenizer: Arc<Tokenizer>, chat: &mut Chat, stream: StreamOptions) -> Self {
+        let choices = chat.outputs.iter().map(|_| ChoiceState { parser: chat.parser(), tokens: Vec::new(), token_ids: Vec::new() });
+        let choices = choices.collect();
         Self {
             head,
             tokenizer,
             with_logprobs: chat.options.params.sampling.logprobs.is_some(),
             with_health: stream.include_health,
-            choices: choices.collect(),
+            token_names: chat.options.token_names,
+            return_token_ids: chat.options.return_token_ids,
+            prompt_token_ids: chat.prompt_token_ids.take(),
+            choices,
         }
     }
 
-    fn write(&self, choices: &[Choice<'_>], usage: Option<Usage>, delta: &Delta, out: &mut Vec<u8>) {
+    fn write(&mut self, choices: &[Choice<'_>], usage: Option<Usage>, delta: &Delta, out: &mut Vec<u8>) {
+        let prompt_token_ids = self.prompt_token_ids.take();
         let Head { id, created, model } = &self.head;
         let tokenflow = delta.link.filter(|_| self.with_health).map(LinkReport::from);
-        write_event(&Chunk { id, object: "chat.completion.chunk", created: *created, model, choices, usage, tokenflow }, out);
+        let object = "chat.completion.chunk";
+        write_event(&Chunk { id, object, created: *created, model, choices, prompt_token_ids, usage, tokenflow }, out);
     }
 }
 
 impl EventFormat for ChatEvents {
     fn open(&mut self, choice: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
         let message = Message { role: Some("assistant"), ..Message::content("") };
-        self.write(&[Choice { index: choice, delta: message, logprobs: None, finish_reason: None }], usage, delta, out);
+        self.write(&[Choice { index: choice, delta: message, ..Choice::default() }], usage, delta, out);
     }
 
     /// A chunk for each part of the message; none while text is held back.
@@ -138,6 +156,9 @@ impl EventFormat for ChatEvents {
         if self.with_logprobs {
             choice.tokens.extend_from_slice(&delta.tokens);
         }
+        if self.return_token_ids {
+            choice.token_ids.extend_from_slice(&delta.token_ids);
+        }
         let (is_plain, has_calls) = (choice.parser.is_plain(), choice.parser.has_calls());
         let mut messages: Vec<Message<'_>> = pieces.iter().filter_map(Message::of).collect();
         if messages.is_empty() {
@@ -148,11 +169,20 @@ impl EventFormat for ChatEvents {
             }
         }
         let tokens = std::mem::take(&mut choice.tokens);
-        let mut logprobs = self.with_logprobs.then(|| ChatLogprobs::new(&tokens, &self.tokenizer));
+        let mut token_ids = self.return_token_ids.then(|| std::mem::take(&mut choice.token_ids));
+        let mut logprobs = self.with_logprobs.then(|| ChatLogprobs::new(&tokens, &self.tokenizer, self.token_names));
         let last = messages.len() - 1;
         for (i, message) in messages.into_iter().enumerate() {
-            let finish_reason = delta.finish.filter(|_| i == last).map(|finish| finish_reason(finish, has_calls));
-            self.write(&[Choice { index, delta: message, logprobs: logprobs.take(), finish_reason }], usage, delta, out);
+            let finish = delta.finish.filter(|_| i == last);
+            let choice = Choice {
+                index,
+                delta: message,
+                logprobs: logprobs.take(),
+                finish_reason: finish.map(|finish| finish_reason(finish, has_calls)),
+                stop_reason: finish.map(|_| delta.stop_reason.as_ref()),
+                token_ids: token_ids.take(),
+            };
+            self.write(&[choice], usage, delta, out);
         }
     }
 

@@ -34,7 +34,7 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
         (false, Some(_)) => return Err(ApiError::field("top_logprobs", "when using `top_logprobs`, `logprobs` must be set to true.")),
     };
     let generation: GenerationFields = body.fields()?;
-    let mut options = generation.validate(state, logprobs)?;
+    let mut options = generation.validate(state, body, logprobs)?;
     if schema.is_some() {
         return Err(ApiError::field("tool_choice", "`tool_choice` \"required\" and named functions are not supported yet."));
     }

@@ -1,11 +1,13 @@
 //! `POST /v1/completions`.
 
+mod best;
 mod convert;
 mod logprobs;
 mod response;
 mod stream;
 mod types;
 mod validate;
+mod view;
 
 use std::sync::Arc;
 
@@ -24,24 +26,34 @@ pub(super) use convert::{PromptField, prompt_tokens};
 const DEFAULT_MAX_TOKENS: usize = 16;
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
-    let request = validate::validate(&state, &body)?;
-    let prompts = prompt_tokens(&state, "prompt", request.prompt, request.add_special_tokens).await?;
+    let mut request = validate::validate(&state, &body)?;
+    let prompt = std::mem::replace(&mut request.prompt, PromptField::Text(String::new()));
+    let prompts = prompt_tokens(&state, "prompt", prompt, request.add_special_tokens, request.options.truncation).await?;
+    generation::check_choices(prompts.len(), request.best_of)?;
     let info = state.engine.info();
-    let mut sized = Vec::with_capacity(prompts.len());
-    for prompt in prompts {
-        generation::check_prompt("prompt", &prompt, info)?;
-        let max_tokens = generation::max_tokens("max_tokens", request.max_tokens, Some(DEFAULT_MAX_TOKENS), prompt.len(), info)?;
-        sized.push((prompt, max_tokens));
+    let mut sizes = Vec::with_capacity(prompts.len());
+    for prompt in &prompts {
+        generation::check_prompt("prompt", &prompt.tokens, info)?;
+        let length = prompt.tokens.len();
+        sizes.push(generation::max_tokens("max_tokens", request.max_tokens, Some(DEFAULT_MAX_TOKENS), length, info)?);
+    }
+    if let Some(constraint) = request.options.constraint.take() {
+        request.options.params.grammar = Some(generation::compile(&state, constraint).await?);
     }
 
-    let started = sized.into_iter().map(|(prompt, max_tokens)| generation::start(&state, &context, &request.options, prompt, max_tokens));
-    let outputs = started.collect::<Result<Vec<_>, _>>()?;
+    let mut outputs = Vec::with_capacity(prompts.len() * request.best_of);
+    for (prompt, max_tokens) in prompts.iter().zip(sizes) {
+        outputs.extend(generation::start(&state, &context, &request.options, prompt.tokens.clone(), max_tokens, request.best_of)?);
+    }
+    let view = view::View::new(Arc::clone(&state.tokenizer), &request, prompts);
     let head = response::Head::new(&context.request_id, request.model);
     if let Some(options) = request.options.stream {
-        let format = stream::CompletionEvents::new(head, Arc::clone(&state.tokenizer), outputs.len(), &request.options, options);
-        return Ok(generation::respond(outputs, options, format));
+        return Ok(generation::respond(outputs, options, stream::CompletionEvents::new(head, view, options)));
     }
-    let prompt_tokens = outputs.iter().map(generation::Output::prompt_tokens).sum();
     let wholes = try_join_all(outputs.into_iter().map(generation::Output::collect)).await?;
-    Ok(Json(response::completion(&head, &state.tokenizer, &request.options, prompt_tokens, &wholes)).into_response())
+    let completion_tokens = wholes.iter().map(|whole| whole.num_tokens).sum();
+    let cached_tokens = wholes.iter().step_by(request.best_of).filter_map(|first| first.cached_tokens).sum();
+    let usage = generation::Usage::new(view.prompt_tokens(), completion_tokens).with_cached(cached_tokens);
+    let shown = best::best(wholes, request.best_of, request.options.n);
+    Ok(Json(response::completion(&head, &view, usage, &shown)).into_response())
 }

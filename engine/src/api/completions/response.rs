@@ -2,14 +2,16 @@
 
 use serde::Serialize;
 
-use super::logprobs::CompletionLogprobs;
+use super::{
+    logprobs::CompletionLogprobs,
+    view::{Shown, View},
+};
 use crate::{
     api::{
-        generation::{Delta, GenerationOptions, LinkReport, StopReason, Usage},
+        generation::{Delta, LinkReport, PromptLogprobs, StopReason, Usage},
         state::unix_seconds,
     },
     scheduler::FinishReason,
-    tokenizer::Tokenizer,
 };
 
 /// What every object of one answer repeats.
@@ -35,13 +37,35 @@ pub(super) struct Completion<'a> {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Choice<'a> {
-    pub(super) index: usize,
-    pub(super) text: &'a str,
-    pub(super) logprobs: Option<CompletionLogprobs>,
-    pub(super) finish_reason: Option<FinishReason>,
-    /// Null where nothing that the request named ended it; left out of chunks, which are OpenAI's.
+    index: usize,
+    text: String,
+    logprobs: Option<CompletionLogprobs>,
+    finish_reason: Option<FinishReason>,
+    /// Null where nothing that the request named ended it; left out where it has not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) stop_reason: Option<Option<&'a StopReason>>,
+    stop_reason: Option<Option<&'a StopReason>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<PromptLogprobs>,
+}
+
+impl<'a> Choice<'a> {
+    pub(super) fn new(index: usize, delta: &'a Delta, shown: Shown) -> Self {
+        let Shown { text, logprobs, token_ids, prompt_token_ids, prompt_logprobs } = shown;
+        Self {
+            index,
+            text,
+            logprobs,
+            finish_reason: delta.finish,
+            stop_reason: delta.finish.map(|_| delta.stop_reason.as_ref()),
+            token_ids,
+            prompt_token_ids,
+            prompt_logprobs,
+        }
+    }
 }
 
 impl Head {
@@ -55,21 +79,11 @@ impl Head {
     }
 }
 
-pub(super) fn completion<'a>(
-    head: &'a Head,
-    tokenizer: &Tokenizer,
-    options: &GenerationOptions,
-    prompt_tokens: usize,
-    wholes: &'a [Delta],
-) -> Completion<'a> {
-    let choices = wholes.iter().enumerate().map(|(index, whole)| Choice {
-        index,
-        text: &whole.text,
-        logprobs: options.params.sampling.logprobs.map(|_| CompletionLogprobs::new(&whole.tokens, tokenizer, &mut 0)),
-        finish_reason: whole.finish,
-        stop_reason: Some(whole.stop_reason.as_ref()),
-    });
+/// `wholes` are the choices that are shown, in order; `usage` counts the others too.
+pub(super) fn completion<'a>(head: &'a Head, view: &View, usage: Usage, wholes: &'a [Delta]) -> Completion<'a> {
+    let choices = wholes.iter().enumerate();
+    let choices = choices.map(|(index, whole)| Choice::new(index, whole, view.show(index, whole, true, &mut 0)));
     let mut completion = head.completion(choices.collect());
-    completion.usage = Some(Usage::new(prompt_tokens, wholes.iter().map(|whole| whole.num_tokens).sum()));
+    completion.usage = Some(usage);
     completion
 }

@@ -1,34 +1,28 @@
 //! The answer in chunks.
 
-use std::sync::Arc;
-
 use super::{
-    logprobs::CompletionLogprobs,
     response::{Choice, Head},
+    view::View,
 };
-use crate::{
-    api::generation::{Delta, EventFormat, GenerationOptions, LinkReport, StreamOptions, Usage, write_event},
-    tokenizer::Tokenizer,
-};
+use crate::api::generation::{Delta, EventFormat, LinkReport, StreamOptions, Usage, write_event};
 
 pub(super) struct CompletionEvents {
     head: Head,
-    tokenizer: Arc<Tokenizer>,
-    with_logprobs: bool,
+    view: View,
     with_health: bool,
-    /// Per choice: where its next token begins.
-    text_offsets: Vec<usize>,
+    choices: Vec<ChoiceState>,
+}
+
+#[derive(Clone, Default)]
+struct ChoiceState {
+    has_begun: bool,
+    /// Where its next token begins, in characters.
+    text_offset: usize,
 }
 
 impl CompletionEvents {
-    pub(super) fn new(head: Head, tokenizer: Arc<Tokenizer>, choices: usize, options: &GenerationOptions, stream: StreamOptions) -> Self {
-        Self {
-            head,
-            tokenizer,
-            with_logprobs: options.params.sampling.logprobs.is_some(),
-            with_health: stream.include_health,
-            text_offsets: vec![0; choices],
-        }
+    pub(super) fn new(head: Head, view: View, stream: StreamOptions) -> Self {
+        Self { head, with_health: stream.include_health, choices: vec![ChoiceState::default(); view.num_choices()], view }
     }
 
     fn write(&self, choices: Vec<Choice<'_>>, usage: Option<Usage>, delta: &Delta, out: &mut Vec<u8>) {
@@ -43,10 +37,10 @@ impl EventFormat for CompletionEvents {
     fn open(&mut self, _: usize, _: &Delta, _: Option<Usage>, _: &mut Vec<u8>) {}
 
     fn delta(&mut self, index: usize, delta: &Delta, usage: Option<Usage>, out: &mut Vec<u8>) {
-        let offset = &mut self.text_offsets[index];
-        let logprobs = self.with_logprobs.then(|| CompletionLogprobs::new(&delta.tokens, &self.tokenizer, offset));
-        let choice = Choice { index, text: &delta.text, logprobs, finish_reason: delta.finish, stop_reason: None };
-        self.write(vec![choice], usage, delta, out);
+        let state = &mut self.choices[index];
+        let is_first = !std::mem::replace(&mut state.has_begun, true);
+        let shown = self.view.show(index, delta, is_first, &mut state.text_offset);
+        self.write(vec![Choice::new(index, delta, shown)], usage, delta, out);
     }
 
     fn usage(&mut self, usage: Usage, last: &Delta, out: &mut Vec<u8>) {

@@ -18,7 +18,8 @@ pub(super) async fn handle(
     body: JsonBody,
 ) -> Result<Json<response::Embeddings>, ApiError> {
     let request = validate::validate(&state, &body)?;
-    let prompts = prompt_tokens(&state, "input", request.input, request.add_special_tokens).await?;
+    let prompts = prompt_tokens(&state, "input", request.input, request.add_special_tokens, None).await?;
+    let prompts: Vec<Vec<u32>> = prompts.into_iter().map(|prompt| prompt.tokens).collect();
     prompts.iter().try_for_each(|prompt| validate::check_prompt(prompt, state.engine.info()))?;
     let num_tokens = prompts.iter().map(Vec::len).sum();
     let embed = |prompt| state.engine.embed_tokens(EmbedRequest { prompt, priority: request.priority, timeout: None });

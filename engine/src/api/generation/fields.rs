@@ -1,20 +1,50 @@
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// Fields that both completion routes take, as they come in. `None` stands for absent and for null.
 #[derive(Debug, Default, Deserialize)]
 pub(in crate::api) struct GenerationFields {
+    pub(super) n: Option<i64>,
     pub(super) temperature: Option<f64>,
     pub(super) top_p: Option<f64>,
     /// 0 and -1 turn it off.
     pub(super) top_k: Option<i64>,
     pub(super) min_p: Option<f64>,
+    pub(super) presence_penalty: Option<f64>,
+    pub(super) frequency_penalty: Option<f64>,
+    pub(super) repetition_penalty: Option<f64>,
+    /// By token id, as a string.
+    pub(super) logit_bias: Option<Map<String, Value>>,
+    pub(super) allowed_token_ids: Option<Vec<i64>>,
+    pub(super) bad_words: Option<Vec<String>>,
+    pub(super) min_tokens: Option<i64>,
+    /// -1 asks for one to be drawn.
     pub(super) seed: Option<i64>,
     pub(super) stop: Option<StopField>,
     pub(super) stop_token_ids: Option<Vec<u32>>,
+    pub(super) include_stop_str_in_output: Option<bool>,
     pub(super) ignore_eos: Option<bool>,
     pub(super) skip_special_tokens: Option<bool>,
+    pub(super) prompt_logprobs: Option<i64>,
+    pub(super) truncate_prompt_tokens: Option<i64>,
+    pub(super) truncation_side: Option<TruncationSide>,
+    pub(super) priority: Option<i64>,
+    pub(super) cache_salt: Option<String>,
+    /// Log-probabilities name tokens by id.
+    pub(super) return_tokens_as_token_ids: Option<bool>,
+    /// The answer has the ids of its tokens and of the prompt's.
+    pub(super) return_token_ids: Option<bool>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
+}
+
+/// Which end of a prompt is cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::api) enum TruncationSide {
+    #[default]
+    Left,
+    Right,
 }
 
 #[derive(Debug, Deserialize)]

@@ -10,14 +10,17 @@ pub(in crate::api) fn json_logprob(logprob: f32) -> f32 {
     logprob.max(LOWEST)
 }
 
-/// The number of alternatives asked for, within what the engine gives.
+/// The number of alternatives asked for, within what the engine gives. -1 asks for the whole vocabulary.
 pub(in crate::api) fn checked_logprobs(param: &str, requested: i64, info: &EngineInfo) -> Result<u32, ApiError> {
+    let max = info.max_logprobs;
+    let requested = if requested == -1 { info.vocab_size as i64 } else { requested };
+    let kind = if param == "prompt_logprobs" { "prompt" } else { "sample" };
     match u32::try_from(requested) {
-        Ok(n) if n <= info.max_logprobs => Ok(n),
-        Ok(n) => {
-            let max = info.max_logprobs;
-            Err(ApiError::field(param, format!("Requested sample logprobs of {n}, which is greater than max allowed: {max}.")))
+        Ok(n) if n <= max => Ok(n),
+        Ok(n) => Err(ApiError::field(param, format!("Requested {kind} logprobs of {n}, which is greater than max allowed: {max}."))),
+        Err(_) if requested > 0 => {
+            Err(ApiError::field(param, format!("Requested {kind} logprobs of {requested}, which is greater than max allowed: {max}.")))
         }
-        Err(_) => Err(ApiError::field(param, format!("{param} must be non-negative, got {requested}."))),
+        Err(_) => Err(ApiError::field(param, format!("{param} must be non-negative or -1, got {requested}."))),
     }
 }

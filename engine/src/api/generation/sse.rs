@@ -83,9 +83,12 @@ struct Events<F> {
 struct Choice {
     meter: Option<Arc<StreamMeter>>,
     prompt_tokens: usize,
+    cached_tokens: usize,
     completion_tokens: usize,
     /// Tokens whose text is held back.
     unsent_tokens: u64,
+    /// Whether its prompt is counted, which others may share.
+    leads: bool,
     opened: bool,
     finished: bool,
 }
@@ -95,7 +98,9 @@ impl Choice {
         Self {
             meter: output.meter(),
             prompt_tokens: output.prompt_tokens(),
+            cached_tokens: 0,
             completion_tokens: 0,
+            leads: output.leads(),
             unsent_tokens: 0,
             opened: false,
             finished: false,
@@ -156,8 +161,17 @@ impl<F: EventFormat> Events<F> {
         }
     }
 
+    /// Of all choices.
+    fn total_usage(&self) -> Usage {
+        let leaders = || self.choices.iter().filter(|choice| choice.leads);
+        let prompt_tokens = leaders().map(|choice| choice.prompt_tokens).sum();
+        let completion_tokens = self.choices.iter().map(|choice| choice.completion_tokens).sum();
+        Usage::new(prompt_tokens, completion_tokens).with_cached(leaders().map(|choice| choice.cached_tokens).sum())
+    }
+
     fn write_delta(&mut self, index: usize, delta: &Delta, out: &mut Vec<u8>) {
         let choice = &mut self.choices[index];
+        choice.cached_tokens += delta.cached_tokens.unwrap_or(0);
         if !choice.opened {
             choice.opened = true;
             self.format.open(index, delta, self.continuous_usage.then(|| choice.usage()), out);
@@ -168,9 +182,7 @@ impl<F: EventFormat> Events<F> {
         if self.choices.iter().all(|choice| choice.finished) {
             self.ended = true;
             if self.include_usage {
-                let prompt_tokens = self.choices.iter().map(|choice| choice.prompt_tokens).sum();
-                let completion_tokens = self.choices.iter().map(|choice| choice.completion_tokens).sum();
-                self.format.usage(Usage::new(prompt_tokens, completion_tokens), delta, out);
+                self.format.usage(self.total_usage(), delta, out);
             }
             self.format.done(out);
         }

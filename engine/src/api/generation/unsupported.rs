@@ -6,35 +6,17 @@ use crate::api::{ApiError, json_body::JsonBody};
 
 /// Each with the value, in JSON, that asks for nothing. Null always does.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("n", "1"),
-    ("best_of", "1"),
-    ("echo", "false"),
     ("suffix", "\"\""),
-    ("logit_bias", "{}"),
-    ("presence_penalty", "0"),
-    ("frequency_penalty", "0"),
-    ("repetition_penalty", "1"),
-    ("length_penalty", "1"),
-    ("min_tokens", "0"),
     ("use_beam_search", "false"),
-    ("include_stop_str_in_output", "false"),
-    ("spaces_between_special_tokens", "true"),
+    ("prompt_embeds", "null"),
     ("prompt_logprobs", "null"),
-    ("truncate_prompt_tokens", "null"),
-    ("bad_words", "[]"),
-    ("allowed_token_ids", "null"),
-    ("priority", "0"),
+    ("logprob_token_ids", "[]"),
+    ("repetition_detection", "null"),
+    ("thinking_token_budget", "-1"),
     ("functions", "[]"),
-    ("response_format", "{\"type\":\"text\"}"),
-    ("structured_outputs", "null"),
-    ("guided_json", "null"),
-    ("guided_regex", "null"),
-    ("guided_choice", "null"),
-    ("guided_grammar", "null"),
     ("continue_final_message", "false"),
     ("audio", "null"),
     ("modalities", "[\"text\"]"),
-    ("return_token_ids", "false"),
 ];
 
 pub(in crate::api) fn refuse_unsupported(body: &JsonBody) -> Result<(), ApiError> {
@@ -68,6 +50,9 @@ mod tests {
             let error = refuse_unsupported(&body("[7]")).unwrap_err().body();
             assert_eq!(error["error"]["param"], name);
         }
-        assert_eq!(refuse_unsupported(&JsonBody::parse(br#"{"n": 1.0, "presence_penalty": 0.0, "user": "x"}"#).unwrap()), Ok(()));
+        assert_eq!(
+            refuse_unsupported(&JsonBody::parse(br#"{"thinking_token_budget": -1.0, "use_beam_search": false, "user": "x"}"#).unwrap()),
+            Ok(())
+        );
     }
 }

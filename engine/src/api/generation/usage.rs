@@ -8,11 +8,24 @@ pub(in crate::api) struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
     completion_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens_details: Option<PromptTokensDetails>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct PromptTokensDetails {
+    /// Those that were not computed, because an earlier prompt began alike.
+    cached_tokens: usize,
 }
 
 impl Usage {
     pub(in crate::api) fn new(prompt_tokens: usize, completion_tokens: usize) -> Self {
-        Self { prompt_tokens, total_tokens: prompt_tokens + completion_tokens, completion_tokens }
+        Self { prompt_tokens, total_tokens: prompt_tokens + completion_tokens, completion_tokens, ..Self::default() }
+    }
+
+    /// With this many tokens of the prompt found in the prefix cache.
+    pub(in crate::api) fn with_cached(self, cached_tokens: usize) -> Self {
+        Self { prompt_tokens_details: Some(PromptTokensDetails { cached_tokens }), ..self }
     }
 }
 

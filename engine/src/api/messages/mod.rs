@@ -51,6 +51,6 @@ pub(super) async fn count_tokens(
     let fields: MessagesFields = body.fields()?;
     state.model_name(fields.model.as_deref())?;
     let chat_body = JsonBody::from_object(convert::chat(fields)?, body.len());
-    let prompt = chat::prompt(&state, chat_body.fields()?, body.len()).await?;
+    let prompt = chat::prompt(&state, chat_body.fields()?, body.len(), None).await?;
     Ok(Json(InputTokens { input_tokens: prompt.tokens.len() }))
 }

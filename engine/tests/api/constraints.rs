@@ -1,0 +1,141 @@
+//! Constrained answers match their constraint, whatever the model would rather say.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::model::{ModelServer, texts};
+
+fn person() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 6},
+            "age": {"type": "integer", "minimum": 0, "maximum": 150},
+            "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+        },
+        "required": ["name", "age", "tags"],
+        "additionalProperties": false,
+    })
+}
+
+fn is_person(text: &str) -> bool {
+    let value: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    value["name"].as_str().unwrap().chars().count() <= 6 && value["age"].as_u64().unwrap() <= 150 && value["tags"].is_array()
+}
+
+/// Hot, so that the random model says anything.
+fn hot(fields: Value) -> Value {
+    let mut body = json!({"temperature": 2, "max_tokens": 300, "seed": 5});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn json_schemas_are_kept_by_every_name_of_theirs() {
+    let server = ModelServer::start();
+    let format = json!({"type": "json_schema", "json_schema": {"name": "person", "strict": true, "schema": person()}});
+    for fields in [
+        json!({"response_format": format, "n": 3}),
+        json!({"structured_outputs": {"json": person()}}),
+        json!({"structured_outputs": {"json": person().to_string(), "disable_any_whitespace": true}}),
+        json!({"guided_json": person()}),
+        json!({"guided_json": person(), "ignore_eos": true}),
+        json!({"guided_json": person(), "min_tokens": 200, "frequency_penalty": 2.0, "bad_words": ["{"]}),
+    ] {
+        let answer = server.complete(hot(fields.clone())).await;
+        for (choice, text) in answer["choices"].as_array().unwrap().iter().zip(texts(&answer)) {
+            assert_eq!(choice["finish_reason"], "stop", "{text}");
+            assert!(is_person(text), "{text}");
+        }
+        let chat = server.chat(hot(fields)).await;
+        assert!(is_person(chat["choices"][0]["message"]["content"].as_str().unwrap()));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_constrained_too() {
+    let server = ModelServer::start();
+    let chunks = server.stream(hot(json!({"structured_outputs": {"json": person()}, "n": 2}))).await;
+    for index in 0..2 {
+        let mine = chunks.iter().filter(|c| c["choices"][0]["index"] == index);
+        let text: String = mine.map(|c| c["choices"][0]["text"].as_str().unwrap()).collect();
+        assert!(is_person(&text), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn other_constraints_are_kept() {
+    let server = ModelServer::start();
+    let one = |fields: Value| async { texts(&server.complete(hot(fields)).await)[0].to_owned() };
+    for seed in 0..4 {
+        assert!(["yes", "no"].contains(&one(json!({"seed": seed, "structured_outputs": {"choice": ["yes", "no"]}})).await.as_str()));
+        assert!(["yes", "no"].contains(&one(json!({"seed": seed, "guided_choice": ["yes", "no"]})).await.as_str()));
+    }
+    for text in
+        [one(json!({"structured_outputs": {"regex": "[a-f]{2}-[0-9]{3}"}})).await, one(json!({"guided_regex": "[a-f]{2}-[0-9]{3}"})).await]
+    {
+        let (letters, digits) = text.split_once('-').unwrap();
+        assert!(letters.len() == 2 && digits.len() == 3 && digits.chars().all(|c| c.is_ascii_digit()), "{text}");
+    }
+    for grammar in ["start: \"<\" (\"a\" | \"b\"){2} \">\"", "root ::= \"<\" letter letter \">\"\nletter ::= [ab]"] {
+        for text in [one(json!({"structured_outputs": {"grammar": grammar}})).await, one(json!({"guided_grammar": grammar})).await] {
+            assert!(["<aa>", "<ab>", "<ba>", "<bb>"].contains(&text.as_str()), "{text}");
+        }
+    }
+    // Nothing bounds an object's size, so that its end comes by chance; its beginning is JSON in any case.
+    assert!(one(json!({"response_format": {"type": "json_object"}})).await.starts_with('{'));
+}
+
+#[test]
+fn constrained_and_free_requests_share_steps() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let server = ModelServer::start();
+        let alone = server.complete(json!({"seed": 3, "max_tokens": 40, "ignore_eos": true})).await;
+        let constrained = || server.complete(hot(json!({"structured_outputs": {"json": person()}})));
+        let free = server.complete(json!({"seed": 3, "max_tokens": 40, "ignore_eos": true}));
+        let (a, free, b) = tokio::join!(constrained(), free, constrained());
+        assert_eq!(texts(&free), texts(&alone));
+        assert_eq!(texts(&a), texts(&b));
+        assert!(is_person(texts(&a)[0]));
+    });
+}
+
+/// Schemas whose every value is short.
+fn schemas() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        (0u32..3, 3u32..6).prop_map(|(min, max)| json!({"type": "string", "minLength": min, "maxLength": max})),
+        (-99i32..0, 0i32..99).prop_map(|(min, max)| json!({"type": "integer", "minimum": min, "maximum": max})),
+        Just(json!({"type": "boolean"})),
+        prop::collection::vec("[a-z \"\\\\é]{0,4}", 1..4).prop_map(|values| json!({"enum": values})),
+    ];
+    leaf.prop_recursive(2, 8, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), 0usize..2).prop_map(|(items, min)| json!({"type": "array", "items": items, "minItems": min, "maxItems": 2})),
+            prop::collection::vec(inner, 1..3).prop_map(|values| {
+                let properties: serde_json::Map<String, Value> =
+                    values.into_iter().enumerate().map(|(i, v)| (format!("p{i}"), v)).collect();
+                let required: Vec<&String> = properties.keys().collect();
+                json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+    #[test]
+    fn answers_always_parse(schema in schemas(), seed in 0u32..1000) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = ModelServer::start();
+            let style = json!({"json": schema, "disable_any_whitespace": seed % 2 == 0});
+            let answer = server.complete(json!({"structured_outputs": style, "temperature": 2, "n": 2, "max_tokens": 400, "seed": seed})).await;
+            for (choice, text) in answer["choices"].as_array().unwrap().iter().zip(texts(&answer)) {
+                if choice["finish_reason"] == "stop" {
+                    assert!(serde_json::from_str::<Value>(text).is_ok(), "{text} of {schema}");
+                }
+            }
+        });
+    }
+}
