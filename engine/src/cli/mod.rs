@@ -16,6 +16,9 @@ mod vllm;
 pub use scheduling::{PolicyArg, SchedulingArgs};
 pub use vllm::{VllmFlags, spelt_out};
 
+/// Larger blocks share nothing and waste half of themselves.
+const MAX_BLOCK_SIZE: usize = 4096;
+
 #[derive(Parser, Debug)]
 #[command(name = "tokenflow-engine", version, about = "Network-aware LLM serving engine with an OpenAI-compatible API")]
 pub struct Cli {
@@ -131,7 +134,7 @@ pub struct EngineArgs {
     #[arg(long, default_value_t = 2048, value_parser = positive)]
     pub max_num_batched_tokens: usize,
     /// Tokens in a KV block
-    #[arg(long, default_value_t = 16, value_parser = positive)]
+    #[arg(long, default_value_t = 16, value_parser = block_size)]
     pub block_size: usize,
     /// Number of KV blocks, instead of deriving it from memory
     #[arg(long, value_parser = positive)]
@@ -220,6 +223,13 @@ fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("must be a whole number above 0".to_owned()),
+    }
+}
+
+fn block_size(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=MAX_BLOCK_SIZE).contains(&n) => Ok(n),
+        _ => Err(format!("must be a whole number within 1 and {MAX_BLOCK_SIZE}")),
     }
 }
 

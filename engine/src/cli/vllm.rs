@@ -84,6 +84,7 @@ const FLAGS: &[(&str, Takes, Answer)] = &[
     ("enable-chunked-prefill", Nothing, Ignore("prompts are always computed in chunks that fit the step's budget")),
     ("async-scheduling", Nothing, Ignore("one thread plans and executes")),
     ("prefix-caching-hash-algo", One, Ignore("the prefix cache has one hash")),
+    ("long-prefill-token-threshold-adaptive", Nothing, Ignore("long prompts yield only while others want tokens")),
     ("scheduler-cls", One, Refuse(NO_PYTHON)),
     // Adapters and media.
     ("enable-lora", Nothing, Refuse(NO_LORA)),

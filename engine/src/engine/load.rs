@@ -48,6 +48,8 @@ pub enum LoadError {
     MaxModelLen { asked: usize, limit: usize },
     #[error("--kv-cache-memory-bytes {bytes} holds no block of the KV cache, which takes {block_bytes} bytes")]
     NoKvCache { bytes: usize, block_bytes: usize },
+    #[error("--num-gpu-blocks-override {asked} is more than the KV cache can number: {most} blocks of {block_size} tokens")]
+    TooManyBlocks { asked: usize, most: usize, block_size: usize },
     #[error(
         "--max-model-len {asked} is more than the KV cache of {capacity} tokens holds; lower it, or raise --kv-cache-memory-bytes or --num-gpu-blocks-override"
     )]
@@ -256,8 +258,11 @@ fn max_model_len(config: &EngineConfig, model: &ModelConfig) -> Result<usize, Lo
 fn num_blocks(config: &EngineConfig, block_bytes: usize, max_model_len: usize) -> Result<usize, LoadError> {
     let usable = config.max_num_seqs.saturating_mul(max_model_len.div_ceil(config.block_size));
     let bytes = config.kv_cache_memory_bytes.unwrap_or_else(|| DEFAULT_KV_BYTES.min(memory::available_bytes() / 2));
-    match config.num_blocks.unwrap_or_else(|| usable.min(bytes / block_bytes)) {
+    // Slots are numbered in 32 bits.
+    let most = u32::MAX as usize / config.block_size;
+    match config.num_blocks.unwrap_or_else(|| usable.min(bytes / block_bytes).min(most)) {
         0 => Err(LoadError::NoKvCache { bytes, block_bytes }),
+        asked if asked > most => Err(LoadError::TooManyBlocks { asked, most, block_size: config.block_size }),
         num_blocks => Ok(num_blocks),
     }
 }
