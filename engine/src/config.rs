@@ -12,6 +12,7 @@ use crate::{
     api::{AccessConfig, AccessError, ChatConfig},
     cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
     scheduler::{NgramConfig, Pacing, SchedulingPolicy},
+    weights::hub::{HubModel, NotAName},
 };
 
 /// The hint server that is looked for when none is named.
@@ -28,6 +29,8 @@ const DEMO_MODEL_NAME: &str = "tokenflow-demo";
 pub enum ModelSource {
     /// A Hugging Face folder, a GGUF file, or a folder with one.
     Path(PathBuf),
+    /// A repository of the Hugging Face hub; `cache` takes the place of the cache that the environment names.
+    Hub { model: HubModel, cache: Option<PathBuf> },
     /// The model inside the binary.
     Demo,
 }
@@ -209,8 +212,8 @@ impl EngineInfo {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("--model: there is no {path}")]
-    NotAFolder { path: PathBuf },
+    #[error("--model: there is no {path}, and it {reason} on the Hugging Face hub")]
+    NoModel { path: PathBuf, reason: NotAName },
     #[error("--hint-url: {0}")]
     HintUrl(String),
     /// A flag of vLLM's that asks for what this engine does not have.
@@ -267,7 +270,13 @@ impl EngineConfig {
         let model = match args.model_positional.as_ref().or(args.model.as_ref()) {
             None => ModelSource::Demo,
             Some(path) if path.exists() => ModelSource::Path(path.clone()),
-            Some(path) => return Err(ConfigError::NotAFolder { path: path.clone() }),
+            Some(path) => match path.to_string_lossy().parse::<HubModel>() {
+                Ok(model) => {
+                    let model = model.with_revision(args.revision.as_deref());
+                    ModelSource::Hub { model, cache: args.download_dir.clone() }
+                }
+                Err(reason) => return Err(ConfigError::NoModel { path: path.clone(), reason }),
+            },
         };
         let hint_url = args.hint_url.clone().or_else(|| std::env::var(HINT_URL_ALIAS).ok()).unwrap_or_else(|| DEFAULT_HINT_URL.to_owned());
         Ok(Self {
@@ -310,6 +319,7 @@ impl ServerConfig {
             listen: SocketAddr::new(args.host, args.port),
             model_root: match model {
                 ModelSource::Path(path) => path.display().to_string(),
+                ModelSource::Hub { model, .. } => model.to_string(),
                 ModelSource::Demo => served_model_names[0].clone(),
             },
             served_model_names,
@@ -339,6 +349,7 @@ fn served_model_names(args: &EngineArgs, model: &ModelSource) -> Vec<String> {
     match (args.served_model_name.as_slice(), model) {
         ([], ModelSource::Demo) => vec![DEMO_MODEL_NAME.to_owned()],
         ([], ModelSource::Path(path)) => vec![path.to_string_lossy().into_owned()],
+        ([], ModelSource::Hub { model, .. }) => vec![model.to_string()],
         (names, _) => names.to_vec(),
     }
 }

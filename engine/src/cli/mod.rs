@@ -103,12 +103,19 @@ pub enum DeviceArg {
 /// What model to load and how to run it: the same for every subcommand.
 #[derive(Args, Debug, Clone)]
 pub struct EngineArgs {
-    /// Folder of a Hugging Face model; without one, the demo model inside the binary is served
+    /// Folder of a Hugging Face model, GGUF file, or name on the Hugging Face hub such as org/model, org/model:Q4_K_M or
+    /// org/model/file.gguf; without one, the demo model inside the binary is served
     #[arg(value_name = "MODEL")]
     pub model_positional: Option<PathBuf>,
     /// The same as the positional MODEL
     #[arg(long, value_name = "MODEL", conflicts_with = "model_positional")]
     pub model: Option<PathBuf>,
+    /// Branch, tag or commit of a model on the hub [default: main]
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Cache for models from the hub [default: HF_HUB_CACHE, or hub in HF_HOME]
+    #[arg(long, value_name = "DIR")]
+    pub download_dir: Option<PathBuf>,
     /// Names that requests may use; the first is reported [default: MODEL as given]
     #[arg(long, num_args = 1.., value_name = "NAME")]
     pub served_model_name: Vec<String>,

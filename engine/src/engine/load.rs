@@ -1,4 +1,8 @@
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use tokenflow_hint_api::Subscriber;
 
@@ -16,7 +20,10 @@ use crate::{
     model::{self, GenerationDefaults, ModelConfig},
     scheduler::{Scheduler, SchedulerConfig},
     tokenizer::{Tokenizer, TokenizerError},
-    weights::{Checkpoint, Gguf, Loader, WeightsError},
+    weights::{
+        Checkpoint, Gguf, Loader, WeightsError,
+        hub::{self, HubError, HubModel, HubSettings},
+    },
 };
 
 /// Most memory that the KV cache takes unless told otherwise, as vLLM's CPU backend.
@@ -40,6 +47,8 @@ pub enum LoadError {
     Config(#[from] model::ConfigError),
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    #[error(transparent)]
+    Hub(#[from] HubError),
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
@@ -79,6 +88,7 @@ impl LoadedModel {
         let began = Instant::now();
         let (mut model_config, checkpoint, mut tokenizer) = match &config.model {
             ModelSource::Path(path) => open_path(path)?,
+            ModelSource::Hub { model, cache } => open_path(&fetch(model, cache.as_ref())?)?,
             ModelSource::Demo => open_demo()?,
         };
         model_config.pooling = match config.runner {
@@ -226,6 +236,11 @@ fn set_chat_template(tokenizer: &mut Tokenizer, template: &str) -> Result<(), Lo
         tokenizer.set_chat_template(&source, template)?;
     }
     Ok(())
+}
+
+fn fetch(model: &HubModel, cache: Option<&PathBuf>) -> Result<PathBuf, HubError> {
+    let settings = HubSettings::from_environment();
+    hub::fetch(model, &HubSettings { cache: cache.cloned().unwrap_or(settings.cache), ..settings })
 }
 
 /// A folder, or a GGUF file.

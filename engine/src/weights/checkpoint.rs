@@ -89,8 +89,19 @@ impl Checkpoint {
     /// # Errors
     /// When the bytes are no such file.
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self, WeightsError> {
-        let mut checkpoint = Self::new(name.into());
-        let file = WeightFile::embedded(name, bytes);
+        Self::from_file(WeightFile::embedded(name, bytes))
+    }
+
+    /// A safetensors file in memory. `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// When the bytes are no such file.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, WeightsError> {
+        Self::from_file(WeightFile::owned(name, bytes))
+    }
+
+    fn from_file(file: WeightFile) -> Result<Self, WeightsError> {
+        let mut checkpoint = Self::new(file.name.clone());
         let tensors = safetensors::tensors(&file)?;
         checkpoint.add(file, tensors);
         Ok(checkpoint)

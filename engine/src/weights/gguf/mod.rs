@@ -27,6 +27,7 @@ use config::TensorFacts;
 use header::{GgufTensor, Header};
 use metadata::Metadata;
 use names::{Meaning, Naming};
+pub(super) use split::parts;
 
 /// More experts than any model has; each becomes an entry.
 const MAX_EXPERTS: usize = 4096;

@@ -10,14 +10,21 @@ const MAX_FILES: u32 = 1000;
 
 /// The file, or all of those that it is one of, in order.
 pub(super) fn paths(path: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    let Some((base, count)) = path.file_name().and_then(|name| part_of(name.to_str()?)) else {
-        return Ok(vec![path.to_owned()]);
-    };
-    let name = |number: u32| path.with_file_name(format!("{base}-{number:05}-of-{count:05}.gguf"));
-    let paths: Vec<PathBuf> = (1..=count).map(name).collect();
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(vec![path.to_owned()]) };
+    let paths: Vec<PathBuf> = parts(name).iter().map(|name| path.with_file_name(name)).collect();
     match paths.iter().find(|path| !path.exists()) {
         None => Ok(paths),
-        Some(missing) => Err(WeightsError::Io { path: missing.clone(), reason: format!("it is missing; the model has {count} files") }),
+        Some(missing) => {
+            Err(WeightsError::Io { path: missing.clone(), reason: format!("it is missing; the model has {} files", paths.len()) })
+        }
+    }
+}
+
+/// Names of all files of the model that the file named so is, or is one of.
+pub(in crate::weights) fn parts(name: &str) -> Vec<String> {
+    match part_of(name) {
+        None => vec![name.to_owned()],
+        Some((base, count)) => (1..=count).map(|number| format!("{base}-{number:05}-of-{count:05}.gguf")).collect(),
     }
 }
 
@@ -27,7 +34,7 @@ pub(super) fn is_first(name: &str) -> bool {
 }
 
 /// The name before the numbers, and how many parts there are.
-pub(in crate::weights) fn part_of(name: &str) -> Option<(&str, u32)> {
+fn part_of(name: &str) -> Option<(&str, u32)> {
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (base, number) = rest.rsplit_once('-')?;
     let number_of = |digits: &str| (digits.len() == 5).then(|| digits.parse::<u32>().ok()).flatten();
