@@ -29,6 +29,9 @@ use crate::{
 /// Most memory that the KV cache takes unless told otherwise, as vLLM's CPU backend.
 const DEFAULT_KV_BYTES: usize = 4 << 30;
 
+/// Rows at which a CPU's products are as fast as with any more.
+const CPU_PREFILL_QUANTUM: usize = 256;
+
 /// Files of the model inside the binary.
 mod demo {
     pub(super) const CONFIG: &[u8] = include_bytes!("../../demo-model/config.json");
@@ -122,6 +125,7 @@ impl LoadedModel {
             enable_prefix_caching: scheduling.enable_prefix_caching,
             policy: scheduling.policy,
             long_prefill_token_threshold: scheduling.long_prefill_token_threshold.unwrap_or(config.max_num_batched_tokens.div_ceil(4)),
+            prefill_quantum: CPU_PREFILL_QUANTUM,
             speculative: scheduling.speculative,
         };
         let info = EngineInfo {

@@ -23,7 +23,7 @@ impl Scheduler {
     pub(super) fn admit(&mut self, now: Duration, network: &dyn Network, budget: &mut Budget) -> Vec<Rank> {
         let mut long = Vec::new();
         let mut next = 0;
-        while next < self.waiting.len() && budget.left > 0 {
+        while next < self.waiting.len() && budget.left > 0 && !budget.puts_off() {
             let wait = self.waiting[next].look(self.config.pacing, now, network);
             self.note_wait(self.waiting[next].id, wait);
             if wait.is_some() || self.awaits_leader(next) {
@@ -42,7 +42,7 @@ impl Scheduler {
     pub(super) fn admit_long(&mut self, long: Vec<Rank>, now: Duration, budget: &mut Budget) {
         for rank in long {
             let Ok(at) = self.waiting.binary_search_by_key(&rank, |s| s.rank) else { continue };
-            if budget.left == 0 || !self.start(at, now, budget, Budget::give_rest) {
+            if budget.left == 0 || budget.is_full() || !self.start(at, now, budget, Budget::give_rest) {
                 break;
             }
         }

@@ -1,10 +1,13 @@
-use super::{pacing, running::Sequence};
+use super::{SchedulerConfig, pacing, running::Sequence};
 
 /// Tokens of one step, as they are given away.
 ///
 /// A long prompt yields: while others want tokens, the first long prompt gets at most a threshold and the rest of them nothing; what is
 /// left when all others have theirs goes to long prompts in order. So a giant costs short prompts a known share of a step, and a stream
 /// of short prompts leaves the giant that share for certain.
+///
+/// A step with a quantum of prompt tokens takes no further prompt: it would not be computed sooner, and those before it would be done
+/// later. So prompts that come together are answered one after the other instead of all at the end.
 pub(super) struct Budget {
     pub(super) limit: usize,
     pub(super) left: usize,
@@ -15,13 +18,42 @@ pub(super) struct Budget {
     long_prefill: usize,
     /// A long prompt has had its share.
     long_served: bool,
+    /// Prompt tokens that make a step.
+    quantum: usize,
+    /// Given to prompts, and those of them given to prompts that are not long.
+    prompt_tokens: usize,
+    short_prompt_tokens: usize,
+    /// A prompt was put off because others fill the step.
+    put_off: bool,
 }
 
 impl Budget {
-    /// `long_prefill` is [`SchedulerConfig::long_prefill_token_threshold`](super::SchedulerConfig).
-    pub(super) fn new(limit: usize, block_size: usize, long_prefill: usize) -> Self {
-        let long_prefill = if long_prefill == 0 { usize::MAX } else { long_prefill };
-        Self { limit, left: limit, withheld: 0, block_size, long_prefill, long_served: false }
+    pub(super) fn new(limit: usize, config: &SchedulerConfig) -> Self {
+        let unless_zero = |bound: usize| if bound == 0 { usize::MAX } else { bound };
+        Self {
+            limit,
+            left: limit,
+            withheld: 0,
+            block_size: config.block_size,
+            long_prefill: unless_zero(config.long_prefill_token_threshold),
+            long_served: false,
+            quantum: unless_zero(config.prefill_quantum),
+            prompt_tokens: 0,
+            short_prompt_tokens: 0,
+            put_off: false,
+        }
+    }
+
+    /// Whether prompts that are not long fill the step, so that the one that asks is put off to the next.
+    pub(super) fn puts_off(&mut self) -> bool {
+        let is_full = self.short_prompt_tokens >= self.quantum;
+        self.put_off |= is_full;
+        is_full
+    }
+
+    /// Whether nothing is left for long prompts that have had nothing yet.
+    pub(super) fn is_full(&self) -> bool {
+        self.put_off || self.prompt_tokens >= self.quantum
     }
 
     /// What decodes leave to prompts that want tokens, however many decodes there are.
@@ -41,8 +73,12 @@ impl Budget {
     /// Gives a prompt its next chunk: scaled by its connection's health, and within the threshold if it is long.
     pub(super) fn give_chunk(&mut self, sequence: &mut Sequence) {
         let threshold = self.long_prefill;
-        self.long_served |= sequence.num_uncomputed_tokens() > threshold;
+        let is_long = sequence.num_uncomputed_tokens() > threshold;
         self.give(sequence, threshold);
+        self.long_served |= is_long;
+        if !is_long {
+            self.short_prompt_tokens += sequence.num_scheduled_tokens;
+        }
     }
 
     /// Gives a long prompt what the others left.
@@ -50,7 +86,8 @@ impl Budget {
         if sequence.num_scheduled_tokens == 0 {
             return self.give(sequence, usize::MAX);
         }
-        let more = sequence.prefill_allowance.min(self.left);
+        let more = if self.put_off { 0 } else { sequence.prefill_allowance.min(self.left) };
+        self.prompt_tokens += more;
         sequence.num_scheduled_tokens += more;
         sequence.prefill_allowance -= more;
         self.left -= more;
@@ -63,6 +100,7 @@ impl Budget {
         sequence.num_scheduled_tokens = chunk;
         sequence.prefill_allowance = allowed - chunk;
         self.left -= chunk;
+        self.prompt_tokens += chunk;
         self.withheld += wanted - allowed;
     }
 }

@@ -23,6 +23,8 @@ pub struct SchedulerConfig {
     pub policy: SchedulingPolicy,
     /// Most tokens that one prompt gets of a step while others wait for theirs; 0 sets no bound.
     pub long_prefill_token_threshold: usize,
+    /// A step with this many tokens of prompts takes no further prompt: about as many as keep the device busy; 0 sets no bound.
+    pub prefill_quantum: usize,
     /// Guesses at tokens to come; `None` makes none.
     pub speculative: Option<NgramConfig>,
 }
@@ -51,6 +53,7 @@ impl Default for SchedulerConfig {
             enable_prefix_caching: true,
             policy: SchedulingPolicy::default(),
             long_prefill_token_threshold: 512,
+            prefill_quantum: 0,
             speculative: None,
         }
     }

@@ -21,7 +21,7 @@ impl Scheduler {
             return None;
         }
         let limit = pacing::step_budget(self.config.pacing, self.config.max_num_batched_tokens, || network.health_factor());
-        let mut budget = Budget::new(limit, self.config.block_size, self.config.long_prefill_token_threshold);
+        let mut budget = Budget::new(limit, &self.config);
 
         self.pace_running(now, network, &mut budget);
         let late = self.schedule_decodes(&mut budget);
@@ -97,6 +97,9 @@ impl Scheduler {
     fn schedule_prefills(&mut self, budget: &mut Budget) {
         for sequence in self.running.iter_mut().filter(|s| !s.sits_out() && !s.decodes()) {
             if !budget.comes_last(|| sequence.num_uncomputed_tokens()) {
+                if budget.puts_off() {
+                    break;
+                }
                 budget.give_chunk(sequence);
             }
         }
@@ -105,7 +108,9 @@ impl Scheduler {
     /// What is left, to long prompts.
     fn schedule_long_prefills(&mut self, budget: &mut Budget) {
         for sequence in self.running.iter_mut().filter(|s| !s.sits_out() && !s.decodes()) {
-            budget.give_rest(sequence);
+            if sequence.num_scheduled_tokens > 0 || !budget.is_full() {
+                budget.give_rest(sequence);
+            }
         }
     }
 

@@ -31,12 +31,13 @@ proptest! {
     #[test]
     fn a_giant_is_served_whatever_comes_after_it(
         before in prop::collection::vec(plain(1..60, 1..30), 0..5), giant in plain(60..200, 1..20), short in plain(1..20, 1..20),
-        max_num_seqs in 1..8usize, spare in 1..40usize, threshold in 0..40usize, block_size in 1..9usize, every_ms in 0..4u64,
+        max_num_seqs in 1..8usize, spare in 1..40usize, threshold in 0..40usize, quantum in 0..20usize, block_size in 1..9usize, every_ms in 0..4u64,
     ) {
         let config = SchedulerConfig {
             max_num_seqs,
             max_num_batched_tokens: max_num_seqs + spare,
             long_prefill_token_threshold: threshold,
+            prefill_quantum: quantum,
             block_size,
             num_blocks: 230usize.div_ceil(block_size),
             max_model_len: 1000,
@@ -47,6 +48,18 @@ proptest! {
         let outcome = flood(config, &before, &giant, &short, 120, every_ms);
         let steps = outcome.steps_to_first_token[&(before.len() as u64)];
         prop_assert!(steps <= bound, "{steps} steps, the bound is {bound}");
+    }
+
+    /// Prompts that come together are answered one after the other, and the last of them as early as if all were one step.
+    #[test]
+    fn prompts_take_turns(prompts in prop::collection::vec(plain(40..64, 1..2), 2..10)) {
+        let config = |prefill_quantum| SchedulerConfig { prefill_quantum, num_blocks: 100, max_model_len: 1000, ..SchedulerConfig::default() };
+        let run = |config| simulate(&Scenario { config, factor: steady(1.0), requests: prompts.clone() }, |_, _, _| ());
+        let (together, in_turn) = (run(config(0)), run(config(32)));
+        prop_assert_eq!((together.steps, in_turn.steps), (1, prompts.len()));
+        prop_assert_eq!(&together.outputs, &in_turn.outputs);
+        let firsts = |outcome: &Outcome| outcome.token_times.values().map(|times| times[0]).collect::<Vec<_>>();
+        prop_assert!(firsts(&in_turn).is_sorted());
     }
 
     /// A prompt within the threshold shares each step with the giant before it, instead of waiting for the whole of it.

@@ -84,7 +84,7 @@ prop_compose! {
         stream_rate_cap in prop::option::weighted(0.3, 5.0..500.0f64),
         factor in swing(),
         enable_prefix_caching in prop::bool::weighted(0.8), by_priority in prop::bool::weighted(0.4),
-        long_prefill_token_threshold in prop_oneof![Just(0), 1..40usize],
+        long_prefill_token_threshold in prop_oneof![Just(0), 1..40usize], prefill_quantum in prop_oneof![Just(0), 1..40usize],
         drafts in prop::option::weighted(0.6, (1..8usize, 1..4usize, 0..3usize, 1..12usize)),
         requests in prop::collection::vec((request(), extras()), 1..12),
     ) -> Scenario {
@@ -95,7 +95,7 @@ prop_compose! {
         });
         let config = SchedulerConfig {
             max_num_batched_tokens, max_num_seqs, block_size, num_blocks: pool_tokens.div_ceil(block_size), max_model_len,
-            pacing, stream_rate_cap, enable_prefix_caching, policy, long_prefill_token_threshold, speculative,
+            pacing, stream_rate_cap, enable_prefix_caching, policy, long_prefill_token_threshold, prefill_quantum, speculative,
             ..SchedulerConfig::default()
         };
         Scenario { config, factor, requests }
