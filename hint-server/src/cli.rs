@@ -57,6 +57,10 @@ pub struct ProbeArgs {
     /// What measures: the kernel program with socket diagnostics, socket diagnostics alone, or the best that works
     #[arg(long, value_enum, default_value_t)]
     pub probe: ProbeChoice,
+
+    /// Have the kernel count what its program costs, for /metrics; counting itself costs a little
+    #[arg(long)]
+    pub bpf_stats: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -241,7 +241,7 @@ fn with_privilege_the_kernel_program_measures_too() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let before = Pair::through(&listener, address);
-    let mut server = Server::start(&["--listen", "127.0.0.1:0", "--watch-port", &address.port().to_string()]);
+    let mut server = Server::start(&["--listen", "127.0.0.1:0", "--watch-port", &address.port().to_string(), "--bpf-stats"]);
     assert!(server.ready_line.trim().ends_with("(probe: ebpf)"), "{}", server.ready_line);
     let after = Pair::through(&listener, address);
 
@@ -253,6 +253,14 @@ fn with_privilege_the_kernel_program_measures_too() {
     until(|| source(&after).filter(|source| source == "ebpf"));
     assert_eq!(until(|| source(&before)), "sock_diag", "established before the program was there");
     assert!(server.get("/metrics").1.contains("tokenflow_hint_events_total{kind=\"established\"} 1\n"));
+    if able(caps::Capability::CAP_SYS_ADMIN) {
+        until(|| {
+            let metrics = server.get("/metrics").1;
+            let value = |name: &str| metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok()).unwrap();
+            (value("tokenflow_hint_kernel_program_runs_total ") > 0.0 && value("tokenflow_hint_kernel_program_seconds_total ") > 0.0)
+                .then_some(())
+        });
+    }
     server.signal("TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use pair::{Pair, until};
-use tokenflow_hint_server::probe::{Look, Probe, sock_diag::SockDiag};
+use tokenflow_hint_server::probe::{Identity, Look, Probe, sock_diag::SockDiag};
 
 fn looks(probe: &mut SockDiag) -> Vec<Look> {
     let mut looks = Vec::new();
@@ -89,4 +89,46 @@ fn hundreds_of_connections_come_in_many_datagrams() {
     cookies.sort_unstable();
     expected.sort_unstable();
     assert_eq!(cookies, expected);
+}
+
+#[test]
+fn single_sockets_are_asked_for_by_their_cookie() {
+    let dual = TcpListener::bind("[::]:0").unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], dual.local_addr().unwrap().port()));
+    let mapped = Pair::through(&dual, address);
+    let (v4, v6, gone) = (Pair::new("127.0.0.1:0"), Pair::new("[::1]:0"), Pair::new("127.0.0.1:0"));
+    let ports = [&mapped, &v4, &v6, &gone].map(Pair::port);
+    let mut probe = SockDiag::open(&ports).unwrap();
+    let mut known = looks(&mut probe);
+    assert_eq!(known.len(), 4);
+    let mut which: Vec<_> = known.iter().map(|look| look.identity).collect();
+    // One whose addresses another socket took has another cookie.
+    let replaced = Identity { cookie: 1, ..which[0] };
+    which.push(replaced);
+    let closed = gone.cookie();
+    drop(gone);
+    let mut found = until(|| {
+        let mut found = Vec::new();
+        probe.looks_at(Duration::from_secs(1), &which, &mut found).unwrap();
+        Some(found).filter(|found| found.len() == 3)
+    });
+    known.retain(|look| look.identity.cookie != closed);
+    known.sort_by_key(|look| look.identity.cookie);
+    found.sort_by_key(|look| look.identity.cookie);
+    let identities = |looks: &[Look]| looks.iter().map(|look| look.identity).collect::<Vec<_>>();
+    assert_eq!(identities(&found), identities(&known));
+    assert!(found.iter().all(|look| look.measurement.srtt_us > 0));
+}
+
+#[test]
+fn hundreds_of_single_questions_are_answered_in_batches() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _pairs: Vec<Pair> = (0..300).map(|_| Pair::through(&listener, address)).collect();
+    let mut probe = SockDiag::open(&[address.port()]).unwrap();
+    let which: Vec<_> = looks(&mut probe).iter().map(|look| look.identity).collect();
+    let mut found = Vec::new();
+    probe.looks_at(Duration::ZERO, &which, &mut found).unwrap();
+    assert_eq!(found.iter().map(|look| look.identity).collect::<Vec<_>>(), which);
+    assert_eq!(probe.counters(), Default::default());
 }

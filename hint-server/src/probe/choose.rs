@@ -74,7 +74,13 @@ impl Opened {
 fn attach(cli: &ProbeArgs) -> Result<(EbpfProbe, PathBuf), AttachError> {
     let cgroup = cli.cgroup.clone().map_or_else(cgroup2_mount, Ok)?;
     let config = Config::watching(&cli.watch_port).expect("the command line allows no more ports than the program");
-    Ok((EbpfProbe::attach(&cgroup, &config)?, cgroup))
+    let mut probe = EbpfProbe::attach(&cgroup, &config)?;
+    if cli.bpf_stats
+        && let Err(error) = probe.enable_statistics()
+    {
+        tracing::warn!("--bpf-stats: {error}; what the kernel program costs is not counted");
+    }
+    Ok((probe, cgroup))
 }
 
 /// Looks once: `None` (and the program is dropped) where that fails and something else will do.
@@ -96,7 +102,7 @@ mod tests {
     use tokenflow_ebpf_common::ConnectionStats;
 
     use super::*;
-    use crate::probe::ebpf::Counters;
+    use crate::probe::ProbeCounters;
 
     #[derive(Debug)]
     struct Kernel(Result<(), &'static str>);
@@ -110,8 +116,12 @@ mod tests {
             0
         }
 
-        fn counters(&self) -> Counters {
-            Counters::default()
+        fn get(&self, _: u64) -> Result<Option<ConnectionStats>, Box<dyn std::error::Error>> {
+            Ok(None)
+        }
+
+        fn counters(&self) -> ProbeCounters {
+            ProbeCounters::default()
         }
     }
 

@@ -3,14 +3,18 @@
 //! Socket diagnostics read the live socket and know what the program cannot (unsent bytes, the application-limited bit); the program counts
 //! timeouts on every kernel and sees connections of other network namespaces in its cgroup, of which only delay and loss are then known.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::Duration,
+};
 
 use tokenflow_ebpf_common::ConnectionStats;
 use tokenflow_hint_api::Source;
 use tokenflow_score::Measurement;
 use tokio::runtime::Handle;
 
-use super::{Identity, Look, Probe, ProbeError, ebpf::Counters};
+use super::{Identity, Look, Probe, ProbeCounters, ProbeError};
 
 /// A connection that only the program knows is forgotten after this long without an ACK: its end may have been missed.
 const UNSEEN_EXPIRES_NS: u64 = 60_000_000_000;
@@ -27,11 +31,17 @@ pub trait KernelStats: Send {
     /// When the map cannot be read.
     fn visit(&mut self, visit: &mut dyn FnMut(&ConnectionStats)) -> Result<(), Box<dyn std::error::Error>>;
 
+    /// One connection by its cookie; `None` where it is not tracked.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn get(&self, cookie: u64) -> Result<Option<ConnectionStats>, Box<dyn std::error::Error>>;
+
     /// `CLOCK_MONOTONIC`, nanoseconds: the clock of the statistics.
     fn now_ns(&self) -> u64;
 
-    /// See [`Probe::counters`].
-    fn counters(&self) -> Counters;
+    /// See [`Probe::counters`]; of them those of the program.
+    fn counters(&self) -> ProbeCounters;
 
     /// See [`Probe::start`].
     ///
@@ -107,23 +117,50 @@ impl<K: KernelStats, D: Probe> Probe for Joined<K, D> {
         self.read_kernel();
         let first = looks.len();
         self.diagnose(at, looks)?;
-        let mut joined = HashMap::new();
+        let told = std::mem::take(&mut self.rtos);
         for look in &mut looks[first..] {
             if let Some(stats) = self.stats.remove(&look.identity.cookie) {
-                look.measurement = join(&look.measurement, &stats);
-                look.source = Source::Ebpf;
-                joined.insert(look.identity.cookie, look.measurement.rtos);
+                (look.measurement, look.source) = (join(&look.measurement, &stats), Source::Ebpf);
+                self.rtos.insert(look.identity.cookie, look.measurement.rtos);
             }
         }
         let now_ns = self.kernel.now_ns();
         looks.extend(self.stats.values().filter(|stats| is_current(stats, now_ns)).map(|stats| kernel_only(at, stats)));
         for look in &mut looks[first..] {
-            if let Some(&told) = self.rtos.get(&look.identity.cookie) {
+            if let Some(&told) = told.get(&look.identity.cookie) {
                 look.measurement.rtos = look.measurement.rtos.max(told);
-                joined.insert(look.identity.cookie, look.measurement.rtos);
+                self.rtos.insert(look.identity.cookie, look.measurement.rtos);
             }
         }
-        self.rtos = joined;
+        Ok(())
+    }
+
+    fn looks_at(&mut self, at: Duration, which: &[Identity], looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+        let first = looks.len();
+        self.diagnostics.looks_at(at, which, looks)?;
+        // One that diagnostics know keeps what the last whole round joined; the program's own are read one by one.
+        let mut known = HashSet::with_capacity(looks.len() - first);
+        for look in &mut looks[first..] {
+            known.insert(look.identity.cookie);
+            if let Ok(Some(stats)) = self.kernel.get(look.identity.cookie) {
+                (look.measurement, look.source) = (join(&look.measurement, &stats), Source::Ebpf);
+            }
+        }
+        let now_ns = self.kernel.now_ns();
+        for identity in which.iter().filter(|identity| !known.contains(&identity.cookie)) {
+            // Where it cannot be read now the next whole round says so.
+            if let Ok(Some(stats)) = self.kernel.get(identity.cookie)
+                && is_current(&stats, now_ns)
+            {
+                looks.push(kernel_only(at, &stats));
+            }
+        }
+        for look in &mut looks[first..] {
+            if let Some(told) = self.rtos.get_mut(&look.identity.cookie) {
+                look.measurement.rtos = look.measurement.rtos.max(*told);
+                *told = look.measurement.rtos;
+            }
+        }
         Ok(())
     }
 
@@ -131,8 +168,13 @@ impl<K: KernelStats, D: Probe> Probe for Joined<K, D> {
         self.kernel.start(runtime)
     }
 
-    fn counters(&self) -> Counters {
-        self.kernel.counters()
+    fn counters(&self) -> ProbeCounters {
+        let diagnostics = self.diagnostics.counters();
+        ProbeCounters {
+            netlink_overruns: diagnostics.netlink_overruns,
+            dumps_interrupted: diagnostics.dumps_interrupted,
+            ..self.kernel.counters()
+        }
     }
 }
 
@@ -195,8 +237,12 @@ mod tests {
             100_000_000_000
         }
 
-        fn counters(&self) -> Counters {
-            Counters::default()
+        fn get(&self, cookie: u64) -> Result<Option<ConnectionStats>, Box<dyn std::error::Error>> {
+            Ok(self.0.iter().find(|stats| stats.cookie == cookie).copied())
+        }
+
+        fn counters(&self) -> ProbeCounters {
+            ProbeCounters::default()
         }
     }
 
@@ -214,6 +260,11 @@ mod tests {
                 true => Ok(()),
                 false => Err(ProbeError::Malformed),
             }
+        }
+
+        fn looks_at(&mut self, _: Duration, which: &[Identity], looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+            looks.extend(self.0.iter().filter(|look| which.contains(&look.identity)));
+            Ok(())
         }
     }
 

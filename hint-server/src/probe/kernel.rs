@@ -1,6 +1,6 @@
 //! The loaded kernel program as a source of statistics, and its events.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use tokenflow_ebpf_common::{ConnectionStats, EventKind};
 use tokio::{
@@ -10,7 +10,8 @@ use tokio::{
 };
 
 use super::{
-    ebpf::{Counters, EbpfProbe, EventRing},
+    ProbeCounters, clock,
+    ebpf::{EbpfProbe, EventRing},
     joined::KernelStats,
 };
 use crate::publish::Feed;
@@ -21,16 +22,17 @@ impl KernelStats for EbpfProbe {
     }
 
     fn now_ns(&self) -> u64 {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `now` is a valid place for what the call writes.
-        let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-        assert_eq!(result, 0, "CLOCK_MONOTONIC always exists");
-        Duration::new(now.tv_sec as u64, now.tv_nsec as u32).as_nanos() as u64
+        clock::monotonic().as_nanos() as u64
     }
 
-    fn counters(&self) -> Counters {
+    fn get(&self, cookie: u64) -> Result<Option<ConnectionStats>, Box<dyn std::error::Error>> {
+        Ok(EbpfProbe::get(self, cookie)?)
+    }
+
+    fn counters(&self) -> ProbeCounters {
         // Where the counters cannot be read the map cannot either, which is said there.
-        EbpfProbe::counters(self).unwrap_or_default()
+        let (program_runs, program_time) = self.run_statistics().unwrap_or_default();
+        ProbeCounters { kernel: EbpfProbe::counters(self).unwrap_or_default(), program_runs, program_time, ..ProbeCounters::default() }
     }
 
     fn start(&mut self, runtime: &Handle) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! What measures: each probe answers with one look at every connection it can see.
 
 pub mod choose;
+pub mod clock;
 pub mod ebpf;
 pub mod joined;
 pub mod kernel;
@@ -42,6 +43,13 @@ pub trait Probe: Send {
     /// When the kernel refuses; what was appended by then is not complete.
     fn looks(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError>;
 
+    /// Appends one look at each of `which` that still exists, as far as this probe knows them; others may be left out. Costs by how many
+    /// are asked for, where [`Self::looks`] costs by how many there are.
+    ///
+    /// # Errors
+    /// As [`Self::looks`].
+    fn looks_at(&mut self, at: Duration, which: &[Identity], looks: &mut Vec<Look>) -> Result<(), ProbeError>;
+
     /// Begins what needs a runtime.
     ///
     /// # Errors
@@ -50,10 +58,23 @@ pub trait Probe: Send {
         Ok(())
     }
 
-    /// What the kernel program could not do, since the start; zeros where there is none.
-    fn counters(&self) -> Counters {
-        Counters::default()
+    /// What went wrong since the start, and what measuring costs in the kernel.
+    fn counters(&self) -> ProbeCounters {
+        ProbeCounters::default()
     }
+}
+
+/// What a probe could not do since the start, and how much its kernel program ran; zeros where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeCounters {
+    pub kernel: Counters,
+    /// Answers of socket diagnostics that did not fit the socket's buffer.
+    pub netlink_overruns: u64,
+    /// Dumps that had to be taken again because sockets came and went meanwhile.
+    pub dumps_interrupted: u64,
+    /// How often the kernel program ran; 0 unless `kernel.bpf_stats_enabled` is set.
+    pub program_runs: u64,
+    pub program_time: Duration,
 }
 
 /// Why a probe saw nothing.

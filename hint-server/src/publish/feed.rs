@@ -5,17 +5,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokenflow_hint_api::{HintEvent, Source};
+use arc_swap::ArcSwap;
+use tokenflow_hint_api::{Hint, HintEvent, Source};
 use tokio::sync::{broadcast, watch};
 
 use super::Metrics;
-use crate::{probe::Look, tracker::Tracker};
+use crate::{
+    probe::{Identity, Look},
+    tracker::Tracker,
+};
 
 /// Changes that a slow subscriber may be behind; one that is further behind gets a new snapshot.
-const CHANGES_KEPT: usize = 64;
+const CHANGES_KEPT: usize = 32;
+/// Looks taken in under one lock: readers of single connections wait for no more.
+const OBSERVED_AT_ONCE: usize = 256;
 
 pub struct Feed {
     tracker: Mutex<Tracker>,
+    /// The aggregate as of the latest round, and when that was: readers of it wait for nothing.
+    hint: ArcSwap<(Hint, Duration)>,
     /// Changes as JSON: made once for all subscribers.
     changes: broadcast::Sender<Arc<str>>,
     /// True once the server is stopping: streams end, so that it can.
@@ -27,6 +35,7 @@ pub struct Feed {
 impl Feed {
     pub fn new(tracker: Tracker) -> Self {
         Self {
+            hint: ArcSwap::from_pointee((tracker.hint(Duration::ZERO), Duration::ZERO)),
             tracker: Mutex::new(tracker),
             changes: broadcast::channel(CHANGES_KEPT).0,
             stopping: watch::channel(false).0,
@@ -45,25 +54,51 @@ impl Feed {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A round of looks; returns whether any connection is active.
-    pub fn observe(&self, at: Duration, source: Source, looks: &[Look]) -> bool {
+    /// The aggregate.
+    pub fn hint(&self) -> Hint {
+        let (hint, at) = &**self.hint.load();
+        let since = self.now().saturating_sub(*at).as_millis() as u64;
+        Hint { age_ms: hint.age_ms.saturating_add(since), ..hint.clone() }
+    }
+
+    fn keep_hint(&self, tracker: &Tracker, at: Duration) {
+        self.hint.store(Arc::new((tracker.hint(at), at)));
+    }
+
+    /// A round of looks, of everything where `asked` is `None`; returns whether any connection is active.
+    pub fn observe(&self, at: Duration, source: Source, looks: &[Look], asked: Option<&[Identity]>) -> bool {
+        for some in looks.chunks(OBSERVED_AT_ONCE) {
+            self.tracker().observe_some(at, source, some);
+        }
         let mut tracker = self.tracker();
-        tracker.observe(at, source, looks);
+        tracker.observe_some(at, source, &[]);
+        match asked {
+            None => tracker.end_round(at),
+            Some(asked) => tracker.end_partial_round(at, asked),
+        }
+        self.keep_hint(&tracker, at);
         tracker.is_active(at)
     }
 
     /// The probe failed: what it once saw does not count for ever.
     pub fn expire(&self) {
-        self.tracker().expire(self.now());
+        let now = self.now();
+        let mut tracker = self.tracker();
+        tracker.expire(now);
+        self.keep_hint(&tracker, now);
     }
 
     /// Tells subscribers what changed since the last call.
     pub fn publish_change(&self) {
         let mut tracker = self.tracker();
-        if let Some(change) = tracker.take_change(self.now()) {
+        let now = self.now();
+        if let Some(change) = tracker.take_change(now) {
+            self.hint.store(Arc::new((change.hint.clone(), now)));
             self.metrics.changes.add(1);
             // Sent under the lock, so that no subscriber's snapshot falls between a change and its sending. No receiver is no error.
-            let _ = self.changes.send(json(&change).into());
+            if self.changes.receiver_count() > 0 {
+                let _ = self.changes.send(json(&change).into());
+            }
         }
     }
 
@@ -167,12 +202,12 @@ mod tests {
     #[tokio::test]
     async fn a_subscriber_gets_a_snapshot_then_changes() {
         let feed = Arc::new(Feed::new(Tracker::new(Source::SockDiag, 220.0)));
-        feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), 0)]);
+        feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), 0)], None);
         feed.publish_change();
         let mut subscription = feed.subscribe();
         let (is_snapshot, event) = parse(subscription.next().await);
         assert!(is_snapshot && event.changed.len() == 1);
-        feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), 1)]);
+        feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), 1)], None);
         feed.publish_change();
         let (is_snapshot, event) = parse(subscription.next().await);
         assert!(!is_snapshot && event.changed[0].retransmits == 1);
@@ -186,7 +221,7 @@ mod tests {
         let mut subscription = feed.subscribe();
         parse(subscription.next().await);
         for retransmits in 0..100 {
-            feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), retransmits)]);
+            feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), retransmits)], None);
             feed.publish_change();
         }
         let (is_snapshot, event) = parse(subscription.next().await);

@@ -2,12 +2,16 @@
 
 use std::{
     fmt::Write,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use tokenflow_hint_api::Source;
 
 use super::Feed;
+use crate::probe::ProbeCounters;
 
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -19,10 +23,6 @@ impl Count {
 
     pub fn subtract(&self, n: u64) {
         self.0.fetch_sub(n, Relaxed);
-    }
-
-    pub fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
     }
 
     pub fn get(&self) -> u64 {
@@ -37,6 +37,8 @@ pub struct Metrics {
     pub look_errors: Count,
     /// Time spent in them, microseconds.
     pub look_us: Count,
+    /// Looks at single connections in them.
+    pub connection_looks: Count,
     /// Changes sent to subscribers.
     pub changes: Count,
     /// Open subscriptions.
@@ -47,10 +49,19 @@ pub struct Metrics {
     pub retransmit_events: Count,
     pub rto_events: Count,
     pub closed_events: Count,
-    /// Of the kernel program, see [`crate::probe::ebpf::Counters`].
-    pub map_full: Count,
-    pub ring_full: Count,
-    pub callbacks_refused: Count,
+    /// As the probe last counted.
+    probe: Mutex<ProbeCounters>,
+}
+
+impl Metrics {
+    /// What the probe has counted so far.
+    pub fn set_probe(&self, counters: &ProbeCounters) {
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner) = *counters;
+    }
+
+    fn probe(&self) -> ProbeCounters {
+        *self.probe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The name of a source in labels, in logs and in the line that says that the server is ready.
@@ -65,11 +76,13 @@ pub fn source_name(source: Source) -> &'static str {
 
 /// Everything in Prometheus' text format.
 pub fn render(feed: &Feed) -> String {
-    let (hint, tracked, limited) = {
+    let hint = feed.hint();
+    let (tracked, limited) = {
         let tracker = feed.tracker();
-        (tracker.hint(feed.now()), tracker.len(), tracker.network_limited())
+        (tracker.len(), tracker.network_limited())
     };
     let metrics = &feed.metrics;
+    let probe = metrics.probe();
     let mut page = Page::default();
     page.family("health_factor", "gauge", "Activity-weighted mean health of connections, 0 to 1.");
     page.sample("", hint.health_factor);
@@ -89,15 +102,24 @@ pub fn render(feed: &Feed) -> String {
     page.sample("", metrics.look_errors.get() as f64);
     page.family("look_seconds_total", "counter", "Time spent measuring.");
     page.sample("", metrics.look_us.get() as f64 / 1e6);
+    page.family("connection_looks_total", "counter", "Measurements of single connections.");
+    page.sample("", metrics.connection_looks.get() as f64);
     page.family("events_total", "counter", "Events that the kernel program reported.");
     page.sample("{kind=\"established\"}", metrics.established_events.get() as f64);
     page.sample("{kind=\"retransmit\"}", metrics.retransmit_events.get() as f64);
     page.sample("{kind=\"rto\"}", metrics.rto_events.get() as f64);
     page.sample("{kind=\"closed\"}", metrics.closed_events.get() as f64);
     page.family("kernel_failures_total", "counter", "What the kernel program could not do: track a connection, hand over an event.");
-    page.sample("{reason=\"map_full\"}", metrics.map_full.get() as f64);
-    page.sample("{reason=\"callbacks_refused\"}", metrics.callbacks_refused.get() as f64);
-    page.sample("{reason=\"ring_full\"}", metrics.ring_full.get() as f64);
+    page.sample("{reason=\"map_full\"}", probe.kernel.map_full as f64);
+    page.sample("{reason=\"callbacks_refused\"}", probe.kernel.callbacks_refused as f64);
+    page.sample("{reason=\"ring_full\"}", probe.kernel.ring_full as f64);
+    page.family("kernel_program_runs_total", "counter", "Runs of the kernel program; 0 unless counted (--bpf-stats).");
+    page.sample("", probe.program_runs as f64);
+    page.family("kernel_program_seconds_total", "counter", "Time that the kernel program ran; 0 unless counted (--bpf-stats).");
+    page.sample("", probe.program_time.as_secs_f64());
+    page.family("netlink_failures_total", "counter", "Rounds that socket diagnostics lost or had to repeat.");
+    page.sample("{reason=\"overrun\"}", probe.netlink_overruns as f64);
+    page.sample("{reason=\"interrupted\"}", probe.dumps_interrupted as f64);
     page.family("changes_total", "counter", "Changes sent to subscribers.");
     page.sample("", metrics.changes.get() as f64);
     page.family("subscribers", "gauge", "Open subscriptions to the hint stream.");

@@ -39,9 +39,12 @@ async fn hint(
     query: Result<Query<HashMap<String, String>>, QueryRejection>,
 ) -> Result<Json<Hint>, ApiError> {
     let Query(query) = query.map_err(|rejection| ApiError(rejection.status(), rejection.body_text()))?;
+    if query.is_empty() {
+        return Ok(Json(feed.hint()));
+    }
     let (tracker, now) = (feed.tracker(), feed.now());
     let connection = match (query.get("cookie"), query.get("peer")) {
-        (None, None) => return Ok(Json(tracker.hint(now))),
+        (None, None) => return Ok(Json(feed.hint())),
         (Some(_), Some(_)) => return Err(ApiError::bad_request("give either 'cookie' or 'peer', not both")),
         (Some(cookie), None) => {
             let cookie = cookie.parse().map_err(|_| ApiError::bad_request(format!("'cookie' is '{cookie}', not a socket cookie")))?;

@@ -44,6 +44,8 @@ impl Pair {
 }
 
 /// Waits until `condition` holds, for at most ten seconds.
+// Not every file of tests that has pairs waits.
+#[allow(dead_code)]
 pub fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {

@@ -9,12 +9,13 @@ mod connections;
 mod error;
 mod events;
 
-use std::{io, path::Path};
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Map, MapData, PerCpuArray},
     programs::{CgroupAttachMode, SockOps},
+    sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
 use tokenflow_ebpf_common::{Config, ConnectionStats, Counter};
@@ -52,6 +53,8 @@ pub struct EbpfProbe {
     /// Until [`Self::start`]; must exist before the program is loaded, since it holds one of its maps.
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     log_task: Option<JoinHandle<()>>,
+    /// While it is open the kernel counts what programs cost.
+    statistics: Option<OwnedFd>,
     /// Holds the program and its link.
     ebpf: Ebpf,
 }
@@ -82,6 +85,7 @@ impl EbpfProbe {
             events: Some(EventRing::new(take_map(&mut ebpf, "EVENTS")?)?),
             logger: Some(logger),
             log_task: None,
+            statistics: None,
             ebpf,
         })
     }
@@ -140,7 +144,17 @@ impl EbpfProbe {
         })
     }
 
-    /// How often the program ran and how long in all, nanoseconds; zeros unless `kernel.bpf_stats_enabled` is set.
+    /// Has the kernel count what its programs cost for as long as this lives. Needs CAP_SYS_ADMIN.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn enable_statistics(&mut self) -> io::Result<()> {
+        self.statistics = Some(enable_stats(Stats::RunTime).map_err(|error| error.io_error)?);
+        Ok(())
+    }
+
+    /// How often the program ran and how long in all; zeros unless [`Self::enable_statistics`] or `kernel.bpf_stats_enabled` has it counted.
     ///
     /// # Errors
     ///

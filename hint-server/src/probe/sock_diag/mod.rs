@@ -9,13 +9,15 @@ use std::{io, os::fd::AsRawFd, time::Duration};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 use tokenflow_hint_api::Source;
 
-use super::{Look, Probe, ProbeError};
+use super::{Identity, Look, Probe, ProbeCounters, ProbeError};
 use wire::Message;
 
 /// The kernel fills at most 32 KiB of a datagram in a dump.
 const DATAGRAM_BYTES: usize = 64 << 10;
 /// The kernel answers within the system call; one that does not must not hang the server.
 const ANSWER_SECONDS: libc::time_t = 1;
+/// Questions for single sockets per system call: their answers, of about 2 KB in the kernel's count, fit its default buffer of 208 KB.
+const BATCH: usize = 64;
 
 /// An open netlink socket and what to ask it for.
 pub struct SockDiag {
@@ -23,6 +25,7 @@ pub struct SockDiag {
     ports: Vec<u16>,
     sequence: u32,
     datagram: Vec<u8>,
+    counters: ProbeCounters,
 }
 
 impl SockDiag {
@@ -31,15 +34,14 @@ impl SockDiag {
     /// # Errors
     /// Where the kernel offers no socket diagnostics (CONFIG_INET_DIAG, a sandbox that hides netlink).
     pub fn open(ports: &[u16]) -> Result<Self, ProbeError> {
-        let open = || -> io::Result<Socket> {
-            let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-            limit_waiting(&socket)?;
-            socket.bind_auto()?;
-            socket.connect(&SocketAddr::new(0, 0))?;
-            Ok(socket)
-        };
         let socket = open().map_err(|error| ProbeError::SockDiag { call: "socket(AF_NETLINK)", error })?;
-        let mut probe = Self { socket, ports: ports.to_vec(), sequence: 0, datagram: Vec::with_capacity(DATAGRAM_BYTES) };
+        let mut probe = Self {
+            socket,
+            ports: ports.to_vec(),
+            sequence: 0,
+            datagram: Vec::with_capacity(DATAGRAM_BYTES),
+            counters: ProbeCounters::default(),
+        };
         // Whether the kernel answers for TCP shows only when it is asked.
         probe.looks(Duration::ZERO, &mut Vec::new())?;
         Ok(probe)
@@ -49,10 +51,47 @@ impl SockDiag {
     fn dump(&mut self, family: u8, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
         let first = looks.len();
         if self.dump_once(family, at, looks)? == Dump::Interrupted {
+            self.counters.dumps_interrupted += 1;
             looks.truncate(first);
             self.dump_once(family, at, looks)?;
         }
         Ok(())
+    }
+
+    /// Asks for single sockets, all of one batch in one call.
+    fn ask(&mut self, batch: &[Identity], at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = Vec::with_capacity(batch.len() * 72);
+        batch.iter().for_each(|identity| request::append_one(&mut request, identity, self.sequence));
+        self.socket.send(&request, 0).map_err(|error| ProbeError::SockDiag { call: "send", error })?;
+        let mut answers = 0;
+        while answers < batch.len() {
+            self.receive().map_err(|error| ProbeError::SockDiag { call: "recv", error })?;
+            wire::messages(&self.datagram, self.sequence, |message| {
+                answers += 1;
+                // One that is gone, or whose port another socket took, is answered with an error.
+                if let Message::Socket(socket) = message
+                    && wire::is_open(socket.state)
+                {
+                    looks.push(look(&socket, at));
+                }
+            })
+            .ok_or(ProbeError::Malformed)?;
+        }
+        Ok(())
+    }
+
+    /// What a failed exchange left in the socket would mix with the next: begins anew.
+    fn reopen_after<T>(&mut self, result: Result<T, ProbeError>) -> Result<T, ProbeError> {
+        if let Err(ProbeError::SockDiag { error, .. }) = &result {
+            if error.raw_os_error() == Some(libc::ENOBUFS) {
+                self.counters.netlink_overruns += 1;
+            }
+            if let Ok(socket) = open() {
+                self.socket = socket;
+            }
+        }
+        result
     }
 
     fn dump_once(&mut self, family: u8, at: Duration, looks: &mut Vec<Look>) -> Result<Dump, ProbeError> {
@@ -66,11 +105,9 @@ impl SockDiag {
             let ports = &self.ports;
             wire::messages(&self.datagram, self.sequence, |message| match message {
                 // The filter is the kernel's economy, not what correctness rests on.
-                Message::Socket(socket) if ports.is_empty() || ports.contains(&socket.identity.local.port()) => looks.push(Look {
-                    identity: socket.identity,
-                    measurement: socket.info.measurement(at, socket.undelivered_bytes.into()),
-                    source: Source::SockDiag,
-                }),
+                Message::Socket(socket) if ports.is_empty() || ports.contains(&socket.identity.local.port()) => {
+                    looks.push(look(&socket, at))
+                }
                 Message::Socket(_) | Message::Other => {}
                 Message::Interrupted => dump = Dump::Interrupted,
                 Message::Done => end = Some(Ok(())),
@@ -98,6 +135,18 @@ impl SockDiag {
     }
 }
 
+fn open() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    limit_waiting(&socket)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
+
+fn look(socket: &wire::Socket, at: Duration) -> Look {
+    Look { identity: socket.identity, measurement: socket.info.measurement(at, socket.undelivered_bytes.into()), source: Source::SockDiag }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Dump {
     Whole,
@@ -120,11 +169,55 @@ impl Probe for SockDiag {
     }
 
     fn looks(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
-        self.dump(libc::AF_INET as u8, at, looks)?;
-        match self.dump(libc::AF_INET6 as u8, at, looks) {
+        let result = self.dump(libc::AF_INET as u8, at, looks).and_then(|()| match self.dump(libc::AF_INET6 as u8, at, looks) {
             // A kernel without IPv6 has nothing to list.
             Err(ProbeError::SockDiag { call: "dump", error }) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
             result => result,
-        }
+        });
+        self.reopen_after(result)
+    }
+
+    fn looks_at(&mut self, at: Duration, which: &[Identity], looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+        let result = which.chunks(BATCH).try_for_each(|batch| self.ask(batch, at, looks));
+        self.reopen_after(result)
+    }
+
+    fn counters(&self) -> ProbeCounters {
+        self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn answers_that_do_not_fit_the_buffer_are_counted_and_survived() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _pairs: Vec<_> = (0..BATCH).map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0)).collect();
+        let mut probe = SockDiag::open(&[address.port()]).unwrap();
+        let mut looks = Vec::new();
+        probe.looks(Duration::ZERO, &mut looks).unwrap();
+        let which: Vec<Identity> = looks.iter().map(|look| look.identity).collect();
+        assert_eq!(which.len(), BATCH);
+
+        let smallest: libc::c_int = 1;
+        let length = size_of_val(&smallest) as libc::socklen_t;
+        // SAFETY: the descriptor is open, and the kernel reads `length` bytes of a value that lives through the call.
+        let result =
+            unsafe { libc::setsockopt(probe.socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const smallest).cast(), length) };
+        assert_eq!(result, 0);
+        let error = probe.looks_at(Duration::ZERO, &which, &mut Vec::new()).unwrap_err();
+        assert!(matches!(&error, ProbeError::SockDiag { error, .. } if error.raw_os_error() == Some(libc::ENOBUFS)), "{error}");
+        assert_eq!(probe.counters().netlink_overruns, 1);
+
+        let mut again = Vec::new();
+        probe.looks_at(Duration::ZERO, &which, &mut again).unwrap();
+        assert_eq!(again.len(), BATCH, "a new socket answers");
+        probe.looks(Duration::ZERO, &mut again).unwrap();
+        assert_eq!(again.len(), 2 * BATCH);
     }
 }

@@ -1,6 +1,9 @@
 //! The question: a dump of TCP sockets with TCP_INFO, filtered by local port inside the kernel (linux/inet_diag.h).
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::wire::{INET_DIAG_INFO, NLMSG_HEADER, align};
+use crate::probe::Identity;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 0x1;
@@ -9,7 +12,7 @@ const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const IPPROTO_TCP: u8 = 6;
 
 /// A client may close its sending half and go on reading, so CLOSE_WAIT (8) is looked at beside ESTABLISHED (1).
-const STATES: u32 = 1 << 1 | 1 << 8;
+pub(super) const STATES: u32 = 1 << 1 | 1 << 8;
 
 /// `struct inet_diag_req_v2`.
 const REQUEST: usize = 56;
@@ -24,15 +27,8 @@ const OP: usize = 4;
 pub(super) fn dump(family: u8, sequence: u32, ports: &[u16]) -> Vec<u8> {
     let filter = port_filter(ports);
     let mut message = Vec::with_capacity(NLMSG_HEADER + REQUEST + 4 + filter.len());
-    message.extend([0; 4]);
-    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    message.extend(sequence.to_ne_bytes());
-    message.extend([0; 4]);
-
-    message.extend([family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0]);
-    message.extend(STATES.to_ne_bytes());
-    message.resize(NLMSG_HEADER + REQUEST, 0);
+    header(&mut message, NLM_F_REQUEST | NLM_F_DUMP, sequence, family);
+    message.resize(REQUEST_END, 0);
 
     if !filter.is_empty() {
         message.extend(((4 + filter.len()) as u16).to_ne_bytes());
@@ -43,6 +39,47 @@ pub(super) fn dump(family: u8, sequence: u32, ports: &[u16]) -> Vec<u8> {
     let length = message.len() as u32;
     message[..4].copy_from_slice(&length.to_ne_bytes());
     message
+}
+
+const REQUEST_END: usize = NLMSG_HEADER + REQUEST;
+
+/// The netlink header, whose length is yet to come, and the request as far as its socket id.
+fn header(message: &mut Vec<u8>, flags: u16, sequence: u32, family: u8) {
+    message.extend([0; 4]);
+    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend(sequence.to_ne_bytes());
+    message.extend([0; 4]);
+    message.extend([family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0]);
+    message.extend(STATES.to_ne_bytes());
+}
+
+/// Appends the question for one socket. The kernel answers with the socket, or with an error where none has this cookie.
+pub(super) fn append_one(messages: &mut Vec<u8>, identity: &Identity, sequence: u32) {
+    let begin = messages.len();
+    let family = if identity.peer.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    header(messages, NLM_F_REQUEST, sequence, family as u8);
+    messages.extend(identity.local.port().to_be_bytes());
+    messages.extend(identity.peer.port().to_be_bytes());
+    messages.extend(octets(identity.local));
+    messages.extend(octets(identity.peer));
+    // Any interface.
+    messages.extend([0; 4]);
+    messages.extend((identity.cookie as u32).to_ne_bytes());
+    messages.extend(((identity.cookie >> 32) as u32).to_ne_bytes());
+    debug_assert_eq!(messages.len() - begin, REQUEST_END);
+    messages[begin..begin + 4].copy_from_slice(&(REQUEST_END as u32).to_ne_bytes());
+}
+
+fn octets(address: SocketAddr) -> [u8; 16] {
+    match address.ip() {
+        IpAddr::V4(v4) => {
+            let mut octets = [0; 16];
+            octets[..4].copy_from_slice(&v4.octets());
+            octets
+        }
+        IpAddr::V6(v6) => v6.octets(),
+    }
 }
 
 /// `port == a || port == b ...` in the kernel's filter language, where a socket passes that ends exactly at the end of the program: every

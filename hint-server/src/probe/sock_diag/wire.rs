@@ -8,6 +8,7 @@ use std::{
 
 use tokenflow_score::{TcpInfo, parse_tcp_info};
 
+use super::request::STATES;
 use crate::probe::Identity;
 
 pub(super) const NLMSG_HEADER: usize = 16;
@@ -37,9 +38,16 @@ pub(super) enum Message {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Socket {
     pub(super) identity: Identity,
+    /// `idiag_state`, as in `include/net/tcp_states.h`.
+    pub(super) state: u8,
     /// `idiag_wqueue`: bytes written and not acknowledged.
     pub(super) undelivered_bytes: u32,
     pub(super) info: TcpInfo,
+}
+
+/// Established, or closed by the client in one direction only: dumps are asked for these alone.
+pub(super) fn is_open(state: u8) -> bool {
+    STATES & 1_u32.checked_shl(state.into()).unwrap_or(0) != 0
 }
 
 pub(super) fn align(length: usize) -> usize {
@@ -72,7 +80,7 @@ fn socket(message: &[u8]) -> Option<Socket> {
     let cookie = u64::from(u32_at(message, 44)?) | u64::from(u32_at(message, 48)?) << 32;
     let identity = Identity { cookie, local: address(family, message, 8, 4)?, peer: address(family, message, 24, 6)? };
     let info = parse_tcp_info(attribute(attributes, INET_DIAG_INFO)?)?;
-    Some(Socket { identity, undelivered_bytes: u32_at(message, 60)?, info })
+    Some(Socket { identity, state: message[1], undelivered_bytes: u32_at(message, 60)?, info })
 }
 
 /// IPv4 where the address is mapped.

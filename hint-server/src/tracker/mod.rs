@@ -1,24 +1,33 @@
 //! What is known of every connection, and what of it changed since it was last published.
 //! Pure: looks and the time are passed in.
 
+mod tracked;
+
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     net::SocketAddr,
     time::Duration,
 };
 
-use tokenflow_hint_api::{Connection, Hint, HintEvent, HintMetrics, Source, Terms};
-use tokenflow_score::{ConnectionScore, aggregate};
+use tokenflow_hint_api::{Connection, Hint, HintEvent, HintMetrics, Source};
+use tokenflow_score::aggregate;
 
 use crate::probe::{Identity, Look};
+use tracked::{Totals, Tracked, age_ms, rate_differs};
 
 /// A connection that no look has seen for this long is forgotten; only a failing probe lets it come to that.
 const EXPIRES: Duration = Duration::from_secs(2);
-/// An active connection is published at least this often, however little it changes.
-const REFRESH: Duration = Duration::from_secs(1);
 
 pub struct Tracker {
     connections: HashMap<u64, Tracked>,
+    /// Cookies of the connections that are not cold: all that rounds between two whole ones, publications and the aggregate look at.
+    hot: Vec<u64>,
+    /// Where the last slice of the hot ones ended.
+    next_slice: usize,
+    /// Cookies by the peer's address, for those who ask by it.
+    peers: HashMap<SocketAddr, Vec<u64>>,
+    /// Over all connections, as of their latest looks.
+    totals: Totals,
     bytes_per_token: f64,
     /// What the latest looks came from.
     source: Source,
@@ -32,23 +41,14 @@ pub struct Tracker {
     removed: Vec<u64>,
 }
 
-struct Tracked {
-    identity: Identity,
-    score: ConnectionScore,
-    source: Source,
-    seen_at: Duration,
-    /// Whether the latest round of looks lacked it.
-    missed: bool,
-    /// Whether the kernel said that it closed.
-    closed: bool,
-    /// What subscribers last heard of it, and when.
-    published: Option<(Connection, Duration)>,
-}
-
 impl Tracker {
     pub fn new(source: Source, bytes_per_token: f64) -> Self {
         Self {
             connections: HashMap::new(),
+            hot: Vec::new(),
+            next_slice: 0,
+            peers: HashMap::new(),
+            totals: Totals::default(),
             bytes_per_token,
             source,
             looked_at: Duration::ZERO,
@@ -58,24 +58,57 @@ impl Tracker {
         }
     }
 
-    /// Takes in a whole round of looks. A connection that two rounds in succession lack is gone (sockets that move in the kernel's table
-    /// while it is listed may be passed over once); one that the kernel said to be closed is gone with the first.
+    /// Takes in a whole round of looks: [`Self::observe_some`] of all of them, then [`Self::end_round`].
     pub fn observe(&mut self, at: Duration, source: Source, looks: &[Look]) {
+        self.observe_some(at, source, looks);
+        self.end_round(at);
+    }
+
+    /// Takes in looks; connections without one stay as they are.
+    pub fn observe_some(&mut self, at: Duration, source: Source, looks: &[Look]) {
         (self.looked_at, self.source) = (at, source);
         for look in looks {
-            let tracked = self.connections.entry(look.identity.cookie).or_insert_with(|| Tracked {
-                identity: look.identity,
-                score: ConnectionScore::new(),
-                source: look.source,
-                seen_at: at,
-                missed: false,
-                closed: false,
-                published: None,
+            let tracked = self.connections.entry(look.identity.cookie).or_insert_with(|| {
+                self.peers.entry(look.identity.peer).or_default().push(look.identity.cookie);
+                Tracked::new(look, at)
             });
-            tracked.score.observe(&look.measurement);
             (tracked.source, tracked.seen_at, tracked.missed) = (look.source, at, false);
+            if !tracked.hot {
+                if tracked.says_nothing_new(&look.measurement) {
+                    continue;
+                }
+                tracked.hot = true;
+                self.hot.push(look.identity.cookie);
+            }
+            tracked.observe(&look.measurement, &mut self.totals);
         }
+    }
+
+    /// A whole round is in. A connection that two rounds in succession lack is gone (sockets that move in the kernel's table while it is
+    /// listed may be passed over once); one that the kernel said to be closed is gone with the first.
+    pub fn end_round(&mut self, at: Duration) {
         self.keep(|tracked| tracked.seen_at == at || !(tracked.closed || std::mem::replace(&mut tracked.missed, true)));
+    }
+
+    /// These were looked for and not all found: as [`Self::end_round`], for them alone.
+    pub fn end_partial_round(&mut self, at: Duration, asked: &[Identity]) {
+        let mut gone = Vec::new();
+        for identity in asked {
+            let Some(tracked) = self.connections.get_mut(&identity.cookie) else { continue };
+            if tracked.seen_at != at && (tracked.closed || std::mem::replace(&mut tracked.missed, true)) {
+                gone.push(identity.cookie);
+            }
+        }
+        self.forget(&gone);
+    }
+
+    /// At most `most` of the connections that something happens on, in turn.
+    pub fn hot_slice(&mut self, most: usize) -> Vec<Identity> {
+        let count = self.hot.len().min(most);
+        let slice = (0..count).map(|step| self.hot[(self.next_slice + step) % self.hot.len()]);
+        let identities = slice.filter_map(|cookie| Some(self.connections.get(&cookie)?.identity)).collect();
+        self.next_slice = if self.hot.is_empty() { 0 } else { (self.next_slice + count) % self.hot.len() };
+        identities
     }
 
     /// The kernel said that these connections closed.
@@ -93,14 +126,27 @@ impl Tracker {
     }
 
     fn keep(&mut self, mut stays: impl FnMut(&mut Tracked) -> bool) {
-        let removed = &mut self.removed;
-        self.connections.retain(|&cookie, tracked| {
-            let stays = stays(tracked);
-            if !stays && tracked.published.is_some() {
-                removed.push(cookie);
+        let gone: Vec<u64> = self.connections.iter_mut().filter_map(|(&cookie, tracked)| (!stays(tracked)).then_some(cookie)).collect();
+        self.forget(&gone);
+    }
+
+    fn forget(&mut self, cookies: &[u64]) {
+        for cookie in cookies {
+            let Some(tracked) = self.connections.remove(cookie) else { continue };
+            self.totals.replace(&tracked.counted, &Totals::default());
+            if tracked.published.is_some() {
+                self.removed.push(*cookie);
             }
-            stays
-        });
+            if let Entry::Occupied(mut cookies) = self.peers.entry(tracked.identity.peer) {
+                cookies.get_mut().retain(|other| other != cookie);
+                if cookies.get().is_empty() {
+                    cookies.remove();
+                }
+            }
+        }
+        if !cookies.is_empty() {
+            self.hot.retain(|cookie| self.connections.contains_key(cookie));
+        }
     }
 
     /// Connections that are tracked.
@@ -114,14 +160,18 @@ impl Tracker {
 
     /// Whether any connection carries bytes or has some to deliver.
     pub fn is_active(&self, now: Duration) -> bool {
-        self.connections
-            .values()
+        self.hot_connections()
             .any(|tracked| tracked.score.activity_bytes(now) > 0.0 || tracked.score.last().is_some_and(|look| look.undelivered_bytes > 0))
     }
 
     /// Connections that the network limits.
     pub fn network_limited(&self) -> usize {
-        self.connections.values().filter(|tracked| tracked.score.network_limited()).count()
+        self.totals.network_limited
+    }
+
+    /// Those that are not cold.
+    fn hot_connections(&self) -> impl Iterator<Item = &Tracked> {
+        self.hot.iter().filter_map(|cookie| self.connections.get(cookie))
     }
 
     pub fn source(&self) -> Source {
@@ -134,16 +184,13 @@ impl Tracker {
         let mut rtt = WeightedMean::default();
         let mut min_rtt = WeightedMean::default();
         let mut token_rate = WeightedMean::default();
-        let mut metrics = HintMetrics::default();
+        let mut metrics =
+            HintMetrics { retrans: self.totals.retransmits, queued_bytes: self.totals.undelivered_bytes, ..HintMetrics::default() };
         let mut connections = 0;
-        for tracked in self.connections.values() {
+        // A connection that is cold carries nothing, and so weighs nothing.
+        for tracked in self.hot_connections() {
             let activity = tracked.score.activity_bytes(now);
-            let Some(look) = tracked.score.last() else { continue };
-            metrics.retrans = metrics.retrans.saturating_add(look.retransmits);
-            metrics.queued_bytes = metrics.queued_bytes.saturating_add(look.undelivered_bytes);
-            if activity <= 0.0 {
-                continue;
-            }
+            let Some(look) = tracked.score.last().filter(|_| activity > 0.0) else { continue };
             connections += 1;
             rtt.add(look.srtt_us.into(), activity);
             min_rtt.add(tracked.score.min_rtt().as_micros() as f64, activity);
@@ -154,7 +201,7 @@ impl Tracker {
         }
         metrics.rtt = rtt.mean().unwrap_or(0.0) as u64;
         metrics.min_rtt = min_rtt.mean().unwrap_or(0.0) as u64;
-        let health = aggregate(self.connections.values().map(|tracked| (tracked.score.health(now), tracked.score.activity_bytes(now))));
+        let health = aggregate(self.hot_connections().map(|tracked| (tracked.score.health(now), tracked.score.activity_bytes(now))));
         Hint {
             health_factor: health,
             health,
@@ -174,9 +221,10 @@ impl Tracker {
 
     /// The connection from this peer; the busiest where one port of the peer talks to several of ours.
     pub fn by_peer(&self, peer: SocketAddr, now: Duration) -> Option<Connection> {
-        self.connections
-            .values()
-            .filter(|tracked| tracked.identity.peer == peer)
+        self.peers
+            .get(&peer)?
+            .iter()
+            .filter_map(|cookie| self.connections.get(cookie))
             .max_by(|a, b| a.score.activity_bytes(now).total_cmp(&b.score.activity_bytes(now)))
             .map(|tracked| tracked.connection(now, self.bytes_per_token))
     }
@@ -216,20 +264,15 @@ impl Tracker {
     /// What changed noticeably since the last call that returned something.
     pub fn take_change(&mut self, now: Duration) -> Option<HintEvent> {
         let mut changed = Vec::new();
-        for tracked in self.connections.values_mut() {
-            let connection = tracked.connection(now, self.bytes_per_token);
-            let differs = match &tracked.published {
-                None => true,
-                Some((published, at)) => {
-                    let active = tracked.score.activity_bytes(now) > 0.0;
-                    differs(published, &connection) || (active && now.saturating_sub(*at) >= REFRESH)
-                }
-            };
-            if differs {
-                tracked.published = Some((connection.clone(), now));
+        let (connections, bytes_per_token) = (&mut self.connections, self.bytes_per_token);
+        self.hot.retain(|cookie| {
+            let Some(tracked) = connections.get_mut(cookie) else { return false };
+            if let Some(connection) = tracked.take_change(now, bytes_per_token) {
                 changed.push(connection);
             }
-        }
+            tracked.hot = !tracked.is_cold(now);
+            tracked.hot
+        });
         changed.sort_unstable_by_key(|connection| connection.cookie);
         let removed = std::mem::take(&mut self.removed);
         let mut hint = self.hint(now);
@@ -245,32 +288,6 @@ impl Tracker {
         let removed = removed.into_iter().filter(|cookie| !present.contains(cookie)).collect();
         Some(HintEvent { hint, changed, removed })
     }
-}
-
-impl Tracked {
-    fn connection(&self, now: Duration, bytes_per_token: f64) -> Connection {
-        let look = self.score.last().copied().unwrap_or_default();
-        let terms = self.score.terms();
-        Connection {
-            cookie: self.identity.cookie,
-            local: self.identity.local,
-            peer: self.identity.peer,
-            health: self.score.health(now),
-            terms: Terms { delay: terms.delay, loss: terms.loss, queue: terms.queue },
-            token_rate: self.score.token_rate(bytes_per_token),
-            srtt_us: look.srtt_us,
-            min_rtt_us: u32::try_from(self.score.min_rtt().as_micros()).unwrap_or(u32::MAX),
-            retransmits: look.retransmits,
-            undelivered_bytes: look.undelivered_bytes,
-            delivery_rate_bytes_per_s: self.score.delivery_rate().unwrap_or(0.0) as u64,
-            age_ms: age_ms(now, look.at),
-            source: self.source,
-        }
-    }
-}
-
-fn age_ms(now: Duration, at: Duration) -> u64 {
-    now.saturating_sub(at).as_millis() as u64
 }
 
 #[derive(Default)]
@@ -290,19 +307,6 @@ impl WeightedMean {
     }
 }
 
-/// Whether a reader would act or show otherwise; jitter of a healthy connection is not worth an event.
-fn differs(old: &Connection, new: &Connection) -> bool {
-    let terms = [(old.terms.delay, new.terms.delay), (old.terms.loss, new.terms.loss), (old.terms.queue, new.terms.queue)];
-    old.health != new.health
-        || terms.iter().any(|(old, new)| (old - new).abs() >= 0.05)
-        || rate_differs(old.token_rate, new.token_rate)
-        || moved(old.srtt_us.into(), new.srtt_us.into(), 0.1, 2000.0)
-        || moved(old.min_rtt_us.into(), new.min_rtt_us.into(), 0.1, 2000.0)
-        || moved(old.undelivered_bytes as f64, new.undelivered_bytes as f64, 0.25, 600.0)
-        || old.retransmits != new.retransmits
-        || old.source != new.source
-}
-
 fn aggregate_differs(old: &Hint, new: &Hint) -> bool {
     (old.health_factor - new.health_factor).abs() >= 0.005
         || (old.health_factor != new.health_factor && matches!(new.health_factor, 0.0 | 1.0))
@@ -311,18 +315,5 @@ fn aggregate_differs(old: &Hint, new: &Hint) -> bool {
         || old.source != new.source
 }
 
-fn rate_differs(old: Option<f64>, new: Option<f64>) -> bool {
-    match (old, new) {
-        (Some(old), Some(new)) => moved(old, new, 0.05, 0.1),
-        (old, new) => old.is_some() != new.is_some(),
-    }
-}
-
-/// By more than a share of the old value and more than a least amount.
-fn moved(old: f64, new: f64, share: f64, least: f64) -> bool {
-    (old - new).abs() > (old * share).max(least)
-}
-
 #[cfg(test)]
-#[path = "tracker_tests.rs"]
 mod tests;

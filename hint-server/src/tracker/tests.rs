@@ -1,3 +1,4 @@
+use proptest::{collection::vec, prelude::*};
 use tokenflow_score::Measurement;
 
 use super::*;
@@ -145,4 +146,107 @@ fn activity_decides_how_often_to_look() {
     assert!(!tracker.is_active(ms(5000)));
     observe(&mut tracker, 5050, &[look(1, 5050, Measurement { undelivered_bytes: 10, bytes_acked: 10, ..Default::default() })]);
     assert!(tracker.is_active(ms(5050)));
+}
+
+fn cookies(slice: &[Identity]) -> Vec<u64> {
+    slice.iter().map(|identity| identity.cookie).collect()
+}
+
+#[test]
+fn only_those_on_which_something_happens_are_looked_at_in_turn() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    let round = |at: u64| -> Vec<Look> {
+        (1..=40).map(|cookie| if cookie <= 6 { healthy(cookie, at) } else { look(cookie, at, Measurement::default()) }).collect()
+    };
+    for at in (0..=500).step_by(50) {
+        observe(&mut tracker, at, &round(at));
+        tracker.take_change(ms(at));
+    }
+    let mut seen = [cookies(&tracker.hot_slice(4)), cookies(&tracker.hot_slice(2))].concat();
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(tracker.hot_slice(100).len(), 6);
+
+    // Between two whole rounds only what was asked for can be missed.
+    let asked = tracker.hot_slice(6);
+    for at in [550, 600] {
+        let looks: Vec<_> = asked.iter().filter(|identity| identity.cookie != 3).map(|identity| healthy(identity.cookie, at)).collect();
+        tracker.observe_some(ms(at), Source::SockDiag, &looks);
+        tracker.end_partial_round(ms(at), &asked);
+    }
+    assert_eq!((tracker.len(), tracker.by_cookie(3, ms(600))), (39, None));
+    assert_eq!(tracker.take_change(ms(600)).unwrap().removed, [3]);
+
+    // Traffic that ended makes all of them idle, and an idle one that begins is busy at once.
+    tracker.take_change(ms(6000));
+    assert_eq!(tracker.hot_slice(100), []);
+    let begins = look(20, 6050, Measurement { bytes_acked: 500, ..Measurement::default() });
+    tracker.observe_some(ms(6050), Source::SockDiag, &[begins]);
+    assert_eq!(cookies(&tracker.hot_slice(100)), [20]);
+    assert_eq!(tracker.hint(ms(6050)).connections, 1);
+}
+
+#[test]
+fn a_sick_connection_that_falls_idle_is_told_of_until_it_is_well() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    for at in (0..=2000).step_by(50) {
+        observe(&mut tracker, at, &[congested(1, at)]);
+    }
+    assert!(tracker.take_change(ms(2000)).unwrap().changed[0].health < 0.2);
+    let rested = |at: u64| look(1, at, Measurement { srtt_us: 300, min_rtt_us: 60, bytes_acked: 11_000, ..Measurement::default() });
+    let mut last = 0.0;
+    for at in (2050..20_000).step_by(50) {
+        observe(&mut tracker, at, &[rested(at)]);
+        if let Some(change) = tracker.take_change(ms(at)) {
+            last = change.changed.first().map_or(last, |connection| connection.health);
+        }
+    }
+    assert_eq!(last, 1.0);
+    assert_eq!(tracker.hot_slice(9), []);
+    assert_eq!(tracker.by_cookie(1, ms(20_000)).unwrap().age_ms, 50, "it is still looked at");
+}
+
+proptest! {
+    /// What is kept up to date step by step is what counting it afresh gives.
+    #[test]
+    fn sums_and_indices_are_true_whatever_comes_and_goes(
+        rounds in vec((vec((1u64..12, 0u64..3000, 0u64..5, 0u64..4), 0..10), any::<bool>(), vec(1u64..12, 0..3), 20u64..3000), 1..40),
+    ) {
+        let (mut tracker, mut at) = (Tracker::new(Source::SockDiag, 220.0), 0);
+        for (looks, whole, closed, gap) in rounds {
+            at += gap;
+            let looks: Vec<Look> = looks
+                .into_iter()
+                .map(|(cookie, bytes, retransmits, backlog)| look(cookie, at, Measurement {
+                    srtt_us: 100, min_rtt_us: 50, bytes_acked: at * 10 + bytes, retransmits: at / 100 + retransmits, undelivered_bytes: backlog * 700,
+                    ..Measurement::default()
+                }))
+                .collect();
+            tracker.closed(&closed);
+            if whole {
+                observe(&mut tracker, at, &looks);
+            } else {
+                let asked = tracker.hot_slice(4);
+                tracker.observe_some(ms(at), Source::SockDiag, &looks);
+                tracker.end_partial_round(ms(at), &asked);
+            }
+            let all = tracker.connections(ms(at));
+            let hint = tracker.hint(ms(at));
+            prop_assert_eq!(hint.metrics.retrans, all.iter().map(|c| c.retransmits).sum::<u64>());
+            prop_assert_eq!(hint.metrics.queued_bytes, all.iter().map(|c| c.undelivered_bytes).sum::<u64>());
+            prop_assert_eq!(tracker.network_limited(), tracker.connections.values().filter(|t| t.score.network_limited()).count());
+            for connection in &all {
+                prop_assert_eq!(tracker.by_peer(connection.peer, ms(at)).map(|found| found.cookie), Some(connection.cookie));
+            }
+            prop_assert_eq!(tracker.peers.values().map(Vec::len).sum::<usize>(), all.len());
+            tracker.take_change(ms(at));
+            let mut hot = tracker.hot.clone();
+            hot.sort_unstable();
+            let mut expected: Vec<u64> = tracker.connections.iter().filter(|(_, t)| t.hot).map(|(&cookie, _)| cookie).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(hot, expected);
+            let cold_but_listed = tracker.connections.values().filter(|t| !t.hot && !t.is_cold(ms(at))).count();
+            prop_assert_eq!(cold_but_listed, 0, "one on which something happens is not listed");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Looks in time: often while anything is active, rarely while not, at once when the kernel says that something happened.
-//! Looking never takes more than a fifth of the time, however many connections there are.
+//! [`pace`] keeps what that costs in bounds, however many connections there are.
+
+mod pace;
 
 use std::{
     sync::Arc,
@@ -8,7 +10,11 @@ use std::{
 
 use tokio::{sync::Notify, time::sleep};
 
-use crate::{probe::Look, probe::Probe, publish::Feed};
+use crate::{
+    probe::{Identity, Look, Probe, ProbeError, clock},
+    publish::Feed,
+};
+use pace::{Pace, Round};
 
 const ACTIVE_INTERVAL: Duration = Duration::from_millis(50);
 const IDLE_INTERVAL: Duration = Duration::from_millis(250);
@@ -19,24 +25,15 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Looks and publishes until dropped; `wake` brings the next look forward. Needs a multi-threaded runtime, since looks block.
 pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) {
-    let mut looks: Vec<Look> = Vec::new();
+    let (mut pace, mut looks) = (Pace::default(), Vec::new());
     let mut published = None::<Duration>;
     let mut failing = false;
     loop {
         let at = feed.now();
         let started = Instant::now();
-        looks.clear();
-        let result = tokio::task::block_in_place(|| probe.looks(at, &mut looks));
-        let cost = started.elapsed();
-        feed.metrics.looks.add(1);
-        feed.metrics.look_us.add(cost.as_micros() as u64);
-        let counters = probe.counters();
-        feed.metrics.map_full.set(counters.map_full);
-        feed.metrics.ring_full.set(counters.ring_full);
-        feed.metrics.callbacks_refused.set(counters.callbacks_refused);
-
+        let result = tokio::task::block_in_place(|| look(probe.as_mut(), &feed, at, &mut pace, &mut looks));
         let active = match &result {
-            Ok(()) => feed.observe(at, probe.source(), &looks),
+            Ok(active) => *active,
             Err(error) => {
                 feed.metrics.look_errors.add(1);
                 if !failing {
@@ -53,9 +50,13 @@ pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) 
 
         let suppressed = until_publication(published, at);
         if suppressed.is_none() {
-            feed.publish_change();
+            tokio::task::block_in_place(|| feed.publish_change());
             published = Some(at);
         }
+        let cost = started.elapsed();
+        feed.metrics.looks.add(1);
+        feed.metrics.look_us.add(cost.as_micros() as u64);
+        feed.metrics.set_probe(&probe.counters());
 
         let interval = if active { ACTIVE_INTERVAL } else { IDLE_INTERVAL };
         // What this look found may be news: the next one, with its publication, comes as soon as it may be told.
@@ -65,6 +66,28 @@ pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) 
             () = async { wake.notified().await; sleep(LEAST_INTERVAL.max(cost * 4)).await } => {}
         }
     }
+}
+
+/// One round; returns whether any connection is active.
+fn look(probe: &mut dyn Probe, feed: &Feed, at: Duration, pace: &mut Pace, looks: &mut Vec<Look>) -> Result<bool, ProbeError> {
+    let started = clock::thread_cpu();
+    looks.clear();
+    let asked: Option<Vec<Identity>> = match pace.next(at) {
+        Round::Whole => None,
+        Round::Slice(most) => Some(feed.tracker().hot_slice(most)),
+    };
+    match &asked {
+        None => probe.looks(at, looks)?,
+        Some(asked) => probe.looks_at(at, asked, looks)?,
+    }
+    feed.metrics.connection_looks.add(looks.len() as u64);
+    let active = feed.observe(at, probe.source(), looks, asked.as_deref());
+    let cost = clock::thread_cpu().saturating_sub(started);
+    match &asked {
+        None => pace.whole(at, cost),
+        Some(asked) => pace.slice(asked.len(), cost),
+    }
+    Ok(active)
 }
 
 /// How long the last publication keeps a change found `at` from being told; `None` where it may be told now.
