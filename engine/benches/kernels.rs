@@ -12,7 +12,7 @@ use std::{cell::LazyCell, hint::black_box, time::Duration};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tokenflow_engine::backend::{
     Activation, AttentionConfig, Backend, BlockFormat, DType, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
-    cpu::{CpuBackend, CpuBatch, CpuBuffer, CpuConfig, CpuKvCache, CpuMatrix, CpuVector},
+    cpu::{CpuBackend, CpuBatch, CpuBuffer, CpuConfig, CpuKvCache, CpuMatrix, CpuVector, KvType},
 };
 
 const HIDDEN: usize = 1024;
@@ -186,7 +186,9 @@ fn kernels(c: &mut Criterion) {
     println!("{:?}, {} threads", backend.isa(), backend.threads());
     let stack = Stack::new(&backend, Weights::Plain(DType::BF16));
     linear(c, &backend, &stack);
-    attention(c, &backend);
+    attention(c, &backend, "attention");
+    let fp8 = CpuBackend::new(CpuConfig { kv_dtype: KvType::Fp8, ..CpuConfig::default() }).expect("portable at least");
+    attention(c, &fp8, "attention, fp8");
     elementwise(c, &backend, &stack);
     steps(c, &backend, &stack);
     drop(stack);
@@ -215,8 +217,8 @@ fn linear(c: &mut Criterion, backend: &CpuBackend, stack: &Stack) {
     }
 }
 
-fn attention(c: &mut Criterion, backend: &CpuBackend) {
-    let mut group = c.benchmark_group("attention");
+fn attention(c: &mut Criterion, backend: &CpuBackend, name: &str) {
+    let mut group = c.benchmark_group(name);
     for (name, sequences, tokens, computed) in
         [("decode at 1k", 1, 1, 1023), ("decode at 1k", 8, 1, 1023), ("prefill", 1, 512, 0), ("prefill after 1.5k", 1, 512, 1536)]
     {
@@ -227,7 +229,9 @@ fn attention(c: &mut Criterion, backend: &CpuBackend) {
         let mut out = backend.buffer();
         let positions: usize = (computed + 1..=computed + tokens).sum();
         group.throughput(if tokens == 1 {
-            Throughput::Bytes((2 * sequences * positions * 8 * HEAD_DIM * 2) as u64)
+            Throughput::Bytes(
+                (sequences * positions * backend.kv_block_bytes(KvLayout { num_layers: 1, ..kv.layout() }) / BLOCK_SIZE) as u64,
+            )
         } else {
             Throughput::Elements((4 * sequences * positions * 16 * HEAD_DIM) as u64)
         });

@@ -22,6 +22,8 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use parking_lot::Mutex;
 
 pub use buffer::{CpuBuffer, CpuVector};
@@ -48,6 +50,8 @@ use crate::{
 pub struct CpuBackend {
     cpu: Cpu,
     config: CpuConfig,
+    /// Bytes of all matrices made so far.
+    matrix_bytes: AtomicUsize,
 }
 
 /// What every operation needs.
@@ -71,12 +75,17 @@ impl CpuBackend {
         let dot_bf16 = config.compute == ComputeType::BF16 && level.has_dot_bf16();
         let own = PerThread::new(pool.threads());
         let (compute, shared, experts) = (config.compute, Mutex::default(), Mutex::default());
-        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, config })
+        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, config, matrix_bytes: AtomicUsize::new(0) })
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.cpu.level.isa()
+    }
+
+    /// Bytes that all matrices made so far take in memory.
+    pub fn matrix_bytes(&self) -> usize {
+        self.matrix_bytes.load(Relaxed)
     }
 
     /// Threads that share each operation, the caller included.
@@ -97,7 +106,9 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<CpuMatrix, BackendError> {
-        CpuMatrix::pack(parts, self.config.weights, &self.cpu.pool)
+        let matrix = CpuMatrix::pack(parts, self.config.weights, &self.cpu.pool)?;
+        self.matrix_bytes.fetch_add(matrix.bytes(), Relaxed);
+        Ok(matrix)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CpuVector, BackendError> {
