@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::json;
-use tokenflow_tests::{daemon, http, python, stream::TokenStream};
+use tokenflow_tests::{daemon, http, stream::TokenStream};
 
 fn metric(url: &str, name: &str) -> f64 {
     let text = http::get_text(url, "/metrics").unwrap();
@@ -200,21 +200,4 @@ fn malformed_bytes_do_not_bring_the_server_down() {
         let _ = stream.read_to_end(&mut Vec::new());
     }
     assert_eq!(http::send(address, "GET", "/health", None).unwrap().status, 200);
-}
-
-#[test]
-fn the_openai_client_from_pypi_works_unchanged() {
-    let interpreter = match python::interpreter() {
-        Ok(interpreter) => interpreter,
-        Err(reason) => {
-            assert!(std::env::var_os("CI").is_none(), "in CI the client must be there: {reason}");
-            return eprintln!("skipped: {reason}");
-        }
-    };
-    let engine = daemon::engine(&["--hint-url", "none"]).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/openai_client.py");
-    let output = Command::new(interpreter).arg(script).arg(&engine.url).output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}\n{}", engine.log());
-    eprintln!("{stdout}");
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Versions of the clients that the tests run, pinned so that a test's answer does not change by itself.
-const PYTHON_PACKAGES: &[&str] = &["openai==3.51.0"];
+const PYTHON_PACKAGES: &[&str] = &["anthropic==2.11.0", "langchain-openai==1.7.3", "openai==3.51.0", "schemathesis==4.32.5"];
 
 #[derive(Args)]
 pub struct TestArgs {
@@ -33,7 +33,7 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     } else {
         eprintln!("will be skipped, since they need root: tests in network namespaces, and those that load the kernel program");
     }
-    let python = python_environment().inspect_err(|error| eprintln!("will be skipped: tests with the OpenAI client: {error:#}"));
+    let python = python_environment().inspect_err(|error| eprintln!("will be skipped: tests with clients from PyPI: {error:#}"));
 
     let promtool = requirements::promtool().inspect_err(|error| eprintln!("will be skipped: tests with Prometheus' checker: {error:#}"));
 

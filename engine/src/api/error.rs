@@ -5,7 +5,9 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{engine::EngineError, tokenizer::TokenizerError};
 
@@ -58,7 +60,8 @@ impl ApiError {
 
     /// `{"error": {...}}`, as a body or as an event of a stream that has begun.
     pub fn body(&self) -> Value {
-        json!({"error": {"message": self.message, "type": self.kind(), "param": self.param, "code": self.status.as_u16()}})
+        let error = ErrorObject { message: &self.message, kind: self.kind(), param: self.param.as_deref(), code: self.status.as_u16() };
+        serde_json::to_value(ErrorBody { error }).unwrap_or_default()
     }
 
     fn kind(&self) -> &'static str {
@@ -74,6 +77,23 @@ impl ApiError {
             _ => "InternalServerError",
         }
     }
+}
+
+/// OpenAI's shape.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ErrorBody<'a> {
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ErrorObject<'a> {
+    message: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field that it is about, where there is one.
+    param: Option<&'a str>,
+    /// The HTTP status.
+    code: u16,
 }
 
 impl IntoResponse for ApiError {

@@ -14,9 +14,11 @@ mod generation;
 mod json_body;
 mod messages;
 mod models;
+mod openapi;
 mod operations;
 mod request_log;
 mod responses;
+mod routes;
 pub mod server;
 mod state;
 pub mod tls;
@@ -24,10 +26,7 @@ mod tokenize;
 
 use std::sync::Arc;
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Router, middleware};
 
 pub use access::{AccessConfig, AccessError};
 pub use auth::ApiKeys;
@@ -37,21 +36,9 @@ pub use state::ApiState;
 
 /// All routes. The accept loop puts the socket's `Arc<health::Connection>` into the request's extensions; without it nothing is paced.
 pub fn router(state: Arc<ApiState>) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::handle))
-        .route("/v1/responses", post(responses::handle))
-        .route("/v1/messages", post(messages::handle))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
-        .route("/v1/completions", post(completions::handle))
-        .route("/v1/embeddings", post(embeddings::handle))
-        .route("/v1/models", get(models::list))
-        .route("/tokenize", post(tokenize::tokenize))
-        .route("/detokenize", post(tokenize::detokenize))
-        .route("/health", get(operations::health))
-        .route("/ping", get(operations::health).post(operations::health))
-        .route("/version", get(operations::version))
-        .route("/load", get(operations::load))
-        .route("/metrics", get(operations::metrics))
+    let routes = routes::routes().into_iter();
+    routes
+        .fold(Router::new(), |router, route| router.route(route.path, route.methods))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::check))

@@ -3,17 +3,44 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::ApiState;
+use super::{ApiState, openapi::Operation};
 
-pub(super) async fn list(State(state): State<Arc<ApiState>>) -> Json<Value> {
-    let max_model_len = state.engine.info().max_model_len;
-    let card = |name: &String| {
-        json!({
-            "id": name, "object": "model", "created": state.started(), "owned_by": "tokenflow",
-            "root": state.model_root, "parent": null, "max_model_len": max_model_len,
-        })
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ModelList {
+    object: &'static str,
+    data: Vec<ModelCard>,
+}
+
+/// One of the model's names.
+#[derive(Serialize, JsonSchema)]
+struct ModelCard {
+    id: String,
+    object: &'static str,
+    /// When the server started, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    /// Where the model came from.
+    root: String,
+    parent: Option<String>,
+    max_model_len: usize,
+}
+
+pub(super) fn describe() -> Operation {
+    Operation::get("The names that requests may use").gives::<ModelList>("ModelList")
+}
+
+pub(super) async fn list(State(state): State<Arc<ApiState>>) -> Json<ModelList> {
+    let card = |id: &String| ModelCard {
+        id: id.clone(),
+        object: "model",
+        created: state.started(),
+        owned_by: "tokenflow",
+        root: state.model_root.clone(),
+        parent: None,
+        max_model_len: state.engine.info().max_model_len,
     };
-    Json(json!({"object": "list", "data": state.served_model_names.iter().map(card).collect::<Vec<_>>()}))
+    Json(ModelList { object: "list", data: state.served_model_names.iter().map(card).collect() })
 }

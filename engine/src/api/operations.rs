@@ -8,7 +8,8 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{ApiError, ApiState};
 
@@ -20,13 +21,23 @@ pub(super) async fn health(State(state): State<Arc<ApiState>>) -> Result<StatusC
     Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "The engine has stopped; see the server's log"))
 }
 
-pub(super) async fn version() -> Json<Value> {
-    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Version {
+    version: &'static str,
 }
 
-/// Generations that wait or run, as vLLM's name has it.
-pub(super) async fn load(State(state): State<Arc<ApiState>>) -> Json<Value> {
-    Json(json!({"server_load": state.engine.num_generations()}))
+pub(super) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
+}
+
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Load {
+    /// Generations that wait or run, as vLLM's name has it.
+    server_load: usize,
+}
+
+pub(super) async fn load(State(state): State<Arc<ApiState>>) -> Json<Load> {
+    Json(Load { server_load: state.engine.num_generations() })
 }
 
 pub(super) async fn metrics(State(state): State<Arc<ApiState>>) -> impl IntoResponse {

@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ApiError, ApiState, ChatConfig, chat::PromptFields, json_body::JsonBody};
+use super::{
+    ApiError, ApiState, ChatConfig,
+    chat::PromptFields,
+    json_body::JsonBody,
+    openapi::{Operation, reads},
+};
 use crate::tokenizer::Tokenizer;
 
 /// Either `prompt`, or what a chat takes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct TokenizeFields {
     model: Option<String>,
     prompt: Option<String>,
@@ -18,13 +24,23 @@ struct TokenizeFields {
     return_token_strs: Option<bool>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Tokenized {
     count: usize,
     max_model_len: usize,
     tokens: Vec<u32>,
     /// The vocabulary's own spelling of each token, when asked for.
     token_strs: Option<Vec<String>>,
+}
+
+pub(super) fn describe_tokenize() -> Operation {
+    let fields = [reads::<PromptFields>(), reads::<TokenizeFields>()];
+    // A prompt or messages: neither is required by itself.
+    Operation::post("What the model reads of a text or a chat").takes("TokenizeRequest", fields).gives::<Tokenized>("Tokenized")
+}
+
+pub(super) fn describe_detokenize() -> Operation {
+    Operation::post("The text of tokens").takes("DetokenizeRequest", [reads::<DetokenizeFields>()]).gives::<Detokenized>("Detokenized")
 }
 
 pub(super) async fn tokenize(State(state): State<Arc<ApiState>>, body: JsonBody) -> Result<Json<Tokenized>, ApiError> {
@@ -64,13 +80,13 @@ impl Source {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct DetokenizeFields {
     model: Option<String>,
     tokens: Option<Vec<i64>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Detokenized {
     prompt: String,
 }

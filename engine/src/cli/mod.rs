@@ -161,7 +161,7 @@ pub struct EngineArgs {
     /// Chat template: a file, or the template itself [default: the model's]
     #[arg(long)]
     pub chat_template: Option<String>,
-    /// Where sampling defaults come from: auto (the model's generation_config.json), or vllm (none)
+    /// Where sampling defaults come from: auto (the model's generation_config.json), vllm (none), or a folder with that file
     #[arg(long, default_value = "auto")]
     pub generation_config: String,
     /// Hint server: http://HOST:PORT, unix:PATH or none

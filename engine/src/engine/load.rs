@@ -143,7 +143,7 @@ impl LoadedModel {
                 architecture: model_config.architecture.clone(),
                 dtype: types.name.to_owned(),
                 kv_cache_dtype: types.kv.name().to_owned(),
-                weights_bytes: backend.matrix_bytes(),
+                weights_bytes: checkpoint.num_bytes(),
                 kv_cache_bytes: num_blocks * block_bytes,
                 enable_prefix_caching: scheduler.enable_prefix_caching,
                 threads: config.threads,
@@ -296,25 +296,4 @@ fn fitting_len(config: &EngineConfig, longest: usize, capacity: usize) -> Result
     }
     tracing::warn!(model = longest, capacity, "the KV cache holds less than the model's context: requests are limited to what it holds");
     Ok(capacity)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn types_follow_the_flags() {
-        let types = |dtype, kv_cache_dtype, is_float32| {
-            let types = Types::new(&EngineConfig { dtype, kv_cache_dtype, ..EngineConfig::demo() }, is_float32);
-            (types.name, types.weights, types.kv.name())
-        };
-        let auto = KvCacheDTypeArg::Auto;
-        assert_eq!(types(DTypeArg::Auto, auto, true), ("float32", None, "float32"));
-        assert_eq!(types(DTypeArg::Auto, auto, false), ("bfloat16", None, "bfloat16"));
-        assert_eq!(types(DTypeArg::Bfloat16, auto, true), ("bfloat16", Some(DType::BF16), "bfloat16"));
-        assert_eq!(types(DTypeArg::Float16, auto, true), ("float16", Some(DType::F16), "float16"));
-        assert_eq!(types(DTypeArg::Float32, auto, false), ("float32", None, "float32"));
-        assert_eq!(types(DTypeArg::Float16, KvCacheDTypeArg::Fp8, false), ("float16", Some(DType::F16), "fp8"));
-        assert_eq!(types(DTypeArg::Auto, KvCacheDTypeArg::Float32, false), ("bfloat16", None, "float32"));
-    }
 }

@@ -43,7 +43,7 @@ pub struct Delta {
 }
 
 /// What the request named and the output came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum StopReason {
     Text(String),

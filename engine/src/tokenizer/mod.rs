@@ -174,6 +174,11 @@ impl Tokenizer {
         }
     }
 
+    /// The special token that is written so, if one is.
+    pub fn special_token(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text).filter(|&id| self.is_special(id))
+    }
+
     /// The token as the vocabulary writes it.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

@@ -46,6 +46,14 @@ pub fn says(reply: &str) -> Server {
     start(reply, Gate::open(), None)
 }
 
+/// The same, with what the operator says.
+pub fn says_with(reply: &str, configure: impl FnOnce(&mut ApiState)) -> Server {
+    let server = says(reply);
+    let mut state = ApiState::new(server.engine.clone(), vec!["q".to_owned()], "models/q".to_owned());
+    configure(&mut state);
+    Server { router: api::router(Arc::new(state)), ..server }
+}
+
 pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server {
     start_with(reply, gate, failing_step, |_, _| ())
 }
@@ -138,6 +146,30 @@ impl Server {
         self.gate.set_open(true);
         all.pop();
         all
+    }
+
+    /// The same where the reader does not follow the engine token by token, because text is held back.
+    pub async fn stream_freely(&self, path: &str, mut body: Value) -> Vec<Value> {
+        body["stream"] = json!(true);
+        let (status, text) = self.post_raw(path, body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let mut all = events(&text);
+        assert_eq!(all.pop(), Some(Value::String("[DONE]".to_owned())));
+        all
+    }
+
+    /// The events of a stream that gives them names, by which they are told from one another.
+    pub async fn named_events(&self, path: &str, mut body: Value) -> Vec<Value> {
+        body["stream"] = json!(true);
+        let (status, text) = self.post_raw(path, body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let event = |event: &str| {
+            let (name, data) = event.strip_prefix("event: ").and_then(|event| event.split_once("\ndata: ")).unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert_eq!(data["type"], name);
+            data
+        };
+        text.trim_end().split("\n\n").map(event).collect()
     }
 
     /// The value of a metric, once it is `expected`.

@@ -1,16 +1,23 @@
 //! From messages to the prompt's text; `/tokenize` takes the same way.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{ChatConfig, messages::normalise};
+use super::{
+    ChatConfig,
+    messages::{MessageShape, normalise},
+    tools::Tool,
+};
 use crate::{api::ApiError, tokenizer::Tokenizer};
 
 /// The fields that make a chat's prompt.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(in crate::api) struct PromptFields {
+    #[schemars(with = "Vec<MessageShape>")]
     messages: Option<Vec<Value>>,
     /// Described to the model by its template, also where none may be called.
+    #[schemars(with = "Option<Vec<Tool>>")]
     tools: Option<Vec<Value>>,
     /// On unless turned off: the prompt ends where the assistant is to speak.
     add_generation_prompt: Option<bool>,
@@ -26,7 +33,7 @@ pub(in crate::api) struct PromptFields {
     chat_template: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ReasoningEffort {
     None,

@@ -1,5 +1,6 @@
 //! Log-probabilities in the shape of OpenAI's chats.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -8,19 +9,19 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ChatLogprobs {
     content: Vec<TokenLogprob>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct TokenLogprob {
     #[serde(flatten)]
     chosen: Alternative,
     top_logprobs: Vec<Alternative>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Alternative {
     token: String,
     logprob: f32,

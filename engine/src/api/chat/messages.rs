@@ -1,8 +1,56 @@
 //! Messages as clients write them to messages as templates read them.
 
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use crate::api::ApiError;
+
+/// What [`normalise`] takes; templates read further fields.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "a schema: messages pass through as JSON")]
+pub(super) struct MessageShape {
+    role: String,
+    /// Required but for messages of the assistant.
+    content: Option<ContentShape>,
+    /// Calls that the assistant made earlier.
+    tool_calls: Option<Vec<CallShape>>,
+    /// With role `tool`: the call whose result this is.
+    tool_call_id: Option<String>,
+    /// What the assistant thought earlier; `reasoning_content` is the same.
+    reasoning: Option<String>,
+    reasoning_content: Option<String>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "a schema")]
+enum ContentShape {
+    Text(String),
+    Parts(Vec<PartShape>),
+}
+
+#[derive(JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(dead_code, reason = "a schema")]
+enum PartShape {
+    Text { text: String },
+}
+
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "a schema")]
+struct CallShape {
+    id: Option<String>,
+    r#type: Option<String>,
+    function: FunctionShape,
+}
+
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "a schema")]
+struct FunctionShape {
+    name: String,
+    /// A JSON object, as a string.
+    arguments: Option<String>,
+}
 
 /// Checks the list; makes every `content` a string and the arguments of tool calls objects. Other fields pass through to the template.
 pub(super) fn normalise(mut messages: Vec<Value>) -> Result<Vec<Value>, ApiError> {

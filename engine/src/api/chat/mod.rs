@@ -1,6 +1,7 @@
 //! `POST /v1/chat/completions`, and the way of every chat from messages to a message that other routes take too.
 
 mod config;
+mod constrain;
 mod convert;
 mod logprobs;
 mod messages;
@@ -21,7 +22,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, ApiState, context::RequestContext, generation, json_body::JsonBody};
+use super::{
+    ApiError, ApiState,
+    context::RequestContext,
+    generation::{self, ConstraintFields, GenerationFields},
+    json_body::JsonBody,
+    openapi::{Operation, reads},
+};
 
 pub use config::ChatConfig;
 pub use parse::{ReasoningParser, ToolCallParser};
@@ -29,6 +36,20 @@ pub use parse::{ReasoningParser, ToolCallParser};
 pub(super) use convert::PromptFields;
 pub(super) use parse::{MessageParser, Piece, ToolCall, WholeMessage};
 pub(super) use run::{Chat, WholeChoice, finish_reason, prompt, start};
+
+pub(super) fn describe() -> Operation {
+    let fields = [
+        reads::<types::ChatFields>(),
+        reads::<GenerationFields>(),
+        reads::<ConstraintFields>(),
+        reads::<tools::ToolFields>(),
+        reads::<PromptFields>(),
+    ];
+    Operation::post("Answer a chat")
+        .takes("ChatCompletionRequest", fields)
+        .gives::<response::ChatCompletion<'_>>("ChatCompletion")
+        .streams()
+}
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
     let mut chat = start(&state, &context, &body).await?;

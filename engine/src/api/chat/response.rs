@@ -1,12 +1,13 @@
 //! The answer in one piece.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{WholeChoice, logprobs::ChatLogprobs};
 use crate::{
     api::{
         chat::{ToolCall, WholeMessage},
-        generation::{GenerationOptions, PromptLogprobs, StopReason, Usage},
+        generation::{GenerationOptions, PromptLogprobs, PromptLogprobsShape, StopReason, Usage},
         state::unix_seconds,
     },
     tokenizer::Tokenizer,
@@ -26,7 +27,7 @@ impl Head {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ChatCompletion<'a> {
     id: &'a str,
     object: &'static str,
@@ -35,12 +36,13 @@ pub(super) struct ChatCompletion<'a> {
     choices: Vec<Choice<'a>>,
     usage: Usage,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PromptLogprobsShape>")]
     prompt_logprobs: Option<PromptLogprobs>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Choice<'a> {
     index: usize,
     message: Message<'a>,
@@ -51,7 +53,7 @@ struct Choice<'a> {
     token_ids: Option<&'a [u32]>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Message<'a> {
     role: &'static str,
     /// Null where there are only calls or reasoning.
@@ -66,7 +68,7 @@ struct Message<'a> {
     tool_calls: Vec<MessageToolCall<'a>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct MessageToolCall<'a> {
     id: &'a str,
     #[serde(rename = "type")]
@@ -74,7 +76,7 @@ struct MessageToolCall<'a> {
     function: FunctionCall<'a>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct FunctionCall<'a> {
     name: &'a str,
     /// JSON.

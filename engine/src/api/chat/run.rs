@@ -3,6 +3,7 @@
 use futures_util::future::try_join_all;
 
 use super::{
+    constrain::behind_reasoning,
     parse::{MessageParser, ParseOptions, ReasoningStart, WholeMessage},
     validate,
 };
@@ -50,6 +51,7 @@ pub(in crate::api) async fn start(state: &ApiState, context: &RequestContext, bo
     let (param, requested) = request.max_tokens;
     let max_tokens = generation::max_tokens(param, requested, None, prompt.tokens.len(), state.engine.info())?;
     if let Some(constraint) = request.options.constraint.take() {
+        let constraint = behind_reasoning(constraint, &request.parse, prompt.reasoning_start, &state.tokenizer)?;
         request.options.params.grammar = Some(generation::compile(state, constraint).await?);
     }
     let prompt_token_ids = request.options.return_token_ids.then(|| prompt.tokens.clone());

@@ -42,12 +42,19 @@ pub(super) fn list_of_calls<'a>(functions: impl Iterator<Item = (&'a str, Value)
     list
 }
 
+/// Keywords that hold schemas by name.
+const NAMED: [&str; 5] = ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas"];
+
 fn move_references(schema: &mut Value, place: &str) {
     match schema {
         Value::Object(fields) => {
             for (name, value) in fields {
                 match value {
                     Value::String(reference) if name == "$ref" && reference.starts_with('#') => reference.replace_range(..1, place),
+                    // Schemas by name, and a name may be any word.
+                    Value::Object(schemas) if NAMED.contains(&name.as_str()) => {
+                        schemas.values_mut().for_each(|schema| move_references(schema, place));
+                    }
                     // Data, not schemas.
                     _ if matches!(name.as_str(), "const" | "enum" | "default" | "examples") => {}
                     value => move_references(value, place),
@@ -79,12 +86,12 @@ mod tests {
     #[test]
     fn definitions_stay_with_the_function_that_has_them() {
         let schema = json!({
-            "type": "object", "properties": {"a": {"$ref": "#/$defs/A"}, "again": {"$ref": "#"}}, "$defs": {"A": {"enum": ["$ref"]}}
+            "type": "object", "properties": {"a": {"$ref": "#/$defs/A"}, "default": {"$ref": "#"}}, "$defs": {"A": {"enum": ["$ref"]}}
         });
         let list = list_of_calls([("f", schema.clone()), ("g", schema)].into_iter(), true);
         assert_eq!(list["items"]["anyOf"][1]["properties"]["arguments"]["$ref"], "#/$defs/1");
         assert_eq!(list["$defs"]["1"]["properties"]["a"]["$ref"], "#/$defs/1/$defs/A");
-        assert_eq!(list["$defs"]["0"]["properties"]["again"]["$ref"], "#/$defs/0");
+        assert_eq!(list["$defs"]["0"]["properties"]["default"]["$ref"], "#/$defs/0");
         assert_eq!(list["maxItems"], 1);
     }
 }

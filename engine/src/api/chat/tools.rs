@@ -1,12 +1,13 @@
 //! The functions that a chat may call, and which of them it must.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{ChatConfig, parse::Calls, tool_schema};
 use crate::api::ApiError;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct ToolFields {
     tools: Option<Vec<Tool>>,
     /// `auto` where there are tools, `none` where there are none.
@@ -15,28 +16,28 @@ pub(super) struct ToolFields {
     parallel_tool_calls: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Tool {
     #[serde(rename = "type")]
     _kind: ToolKind,
     function: Function,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ToolKind {
     #[default]
     Function,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Function {
     pub(super) name: String,
     /// A JSON schema of an object; without one, the function takes no arguments.
     pub(super) parameters: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "\"none\", \"auto\", \"required\" or {\"type\": \"function\", \"function\": {\"name\": ...}} was expected")]
 enum ToolChoice {
     Mode(ToolMode),
@@ -47,7 +48,7 @@ enum ToolChoice {
     },
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum ToolMode {
     None,
@@ -55,7 +56,7 @@ enum ToolMode {
     Required,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct FunctionName {
     name: String,
 }

@@ -4,10 +4,13 @@ use super::{
     tools::{ToolFields, ToolUse},
     types::ChatFields,
 };
-use crate::api::{
-    ApiError, ApiState,
-    generation::{GenerationFields, GenerationOptions, checked_logprobs, refuse_unsupported},
-    json_body::JsonBody,
+use crate::{
+    api::{
+        ApiError, ApiState,
+        generation::{GenerationFields, GenerationOptions, checked_logprobs, refuse_unsupported},
+        json_body::JsonBody,
+    },
+    grammar::{Constraint, JsonStyle},
 };
 
 /// A request whose fields are all good; whether its prompt fits is known once it is tokenised.
@@ -35,8 +38,12 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
     };
     let generation: GenerationFields = body.fields()?;
     let mut options = generation.validate(state, body, logprobs)?;
-    if schema.is_some() {
-        return Err(ApiError::field("tool_choice", "`tool_choice` \"required\" and named functions are not supported yet."));
+    if let Some(schema) = schema {
+        if let Some((param, _)) = options.constraint {
+            let message = format!("`{param}` cannot be followed where `tool_choice` demands a call.");
+            return Err(ApiError::field(param, message));
+        }
+        options.constraint = Some(("tools", Constraint::JsonSchema { schema, style: call_style() }));
     }
     if matches!(calls, Calls::Auto(_)) {
         // Some models mark calls by special tokens.
@@ -58,4 +65,9 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
             single_call,
         },
     })
+}
+
+/// Calls are written in one line, which nobody sees, with the arguments that the function names.
+fn call_style() -> JsonStyle {
+    JsonStyle { whitespace_pattern: Some(" ".to_owned()), no_additional_properties: true, ..JsonStyle::default() }
 }

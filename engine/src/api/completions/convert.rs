@@ -1,5 +1,6 @@
 //! From the four forms of a prompt to token ids.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 /// Bounds the work of one request.
 const MAX_PROMPTS: usize = 1024;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string, a list of strings, a list of token ids or a list of such lists was expected")]
 pub(in crate::api) enum PromptField {
     Text(String),

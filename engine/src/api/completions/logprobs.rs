@@ -1,5 +1,6 @@
 //! Log-probabilities in the shape of OpenAI's text completions.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// Four lists of the same length, one entry per token.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct CompletionLogprobs {
     /// Where the token begins, in characters from the start of the text.
     text_offset: Vec<usize>,

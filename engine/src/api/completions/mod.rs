@@ -18,12 +18,25 @@ use axum::{
 };
 use futures_util::future::try_join_all;
 
-use super::{ApiError, ApiState, context::RequestContext, generation, json_body::JsonBody};
+use super::{
+    ApiError, ApiState,
+    context::RequestContext,
+    generation::{self, ConstraintFields, GenerationFields},
+    json_body::JsonBody,
+    openapi::{Operation, reads},
+};
 
 pub(super) use convert::{PromptField, prompt_tokens};
 
 /// OpenAI's, where a request names none.
 const DEFAULT_MAX_TOKENS: usize = 16;
+
+pub(super) fn describe() -> Operation {
+    Operation::post("Continue text")
+        .takes("CompletionRequest", [reads::<types::CompletionFields>(), reads::<GenerationFields>(), reads::<ConstraintFields>()])
+        .gives::<response::Completion<'_>>("Completion")
+        .streams()
+}
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
     let mut request = validate::validate(&state, &body)?;

@@ -1,5 +1,6 @@
 //! The answer in one piece, and the object that its chunks are too.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -8,7 +9,7 @@ use super::{
 };
 use crate::{
     api::{
-        generation::{Delta, LinkReport, PromptLogprobs, StopReason, Usage},
+        generation::{Delta, LinkReport, PromptLogprobs, PromptLogprobsShape, StopReason, Usage},
         state::unix_seconds,
     },
     scheduler::FinishReason,
@@ -22,7 +23,7 @@ pub(super) struct Head {
     model: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Completion<'a> {
     id: &'a str,
     object: &'static str,
@@ -35,11 +36,12 @@ pub(super) struct Completion<'a> {
     pub(super) tokenflow: Option<LinkReport>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Choice<'a> {
     index: usize,
     text: String,
     logprobs: Option<CompletionLogprobs>,
+    #[schemars(with = "Option<String>")]
     finish_reason: Option<FinishReason>,
     /// Null where nothing that the request named ended it; left out where it has not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +51,7 @@ pub(super) struct Choice<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_token_ids: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<PromptLogprobsShape>")]
     prompt_logprobs: Option<PromptLogprobs>,
 }
 

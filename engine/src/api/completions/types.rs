@@ -1,12 +1,14 @@
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::PromptField;
 
 /// The fields that only this route has.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct CompletionFields {
     pub(super) model: Option<String>,
     pub(super) prompt: Option<PromptField>,
+    #[schemars(extend("minimum" = 1))]
     pub(super) max_tokens: Option<i64>,
     /// Number of likeliest tokens to report at each position.
     pub(super) logprobs: Option<i64>,

@@ -9,8 +9,20 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use futures_util::future::try_join_all;
 
-use super::{ApiError, ApiState, completions::prompt_tokens, context::RequestContext, json_body::JsonBody};
+use super::{
+    ApiError, ApiState,
+    completions::prompt_tokens,
+    context::RequestContext,
+    json_body::JsonBody,
+    openapi::{Operation, reads},
+};
 use crate::engine::EmbedRequest;
+
+pub(super) fn describe() -> Operation {
+    Operation::post("Texts as vectors")
+        .takes("EmbeddingRequest", [reads::<types::EmbeddingFields>()])
+        .gives::<response::Embeddings>("Embeddings")
+}
 
 pub(super) async fn handle(
     State(state): State<Arc<ApiState>>,

@@ -1,10 +1,11 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::validate::VectorForm;
 use crate::api::{generation::Usage, state::unix_seconds};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Embeddings {
     id: String,
     object: &'static str,
@@ -14,14 +15,14 @@ pub(in crate::api) struct Embeddings {
     usage: Usage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Embedding {
     index: usize,
     object: &'static str,
     embedding: Vector,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Vector {
     Float(Vec<f32>),

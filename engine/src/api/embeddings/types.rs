@@ -1,9 +1,10 @@
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::api::completions::PromptField;
 
 /// The fields of the route; others are ignored.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct EmbeddingFields {
     pub(super) model: Option<String>,
     pub(super) input: Option<PromptField>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,8 +11,8 @@ use crate::{
     grammar::{CompiledGrammar, Constraint, JsonStyle},
 };
 
-#[derive(Debug, Default, Deserialize)]
-struct ConstraintFields {
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+pub(in crate::api) struct ConstraintFields {
     response_format: Option<ResponseFormat>,
     structured_outputs: Option<StructuredOutputs>,
     guided_json: Option<Value>,
@@ -21,7 +22,7 @@ struct ConstraintFields {
     guided_whitespace_pattern: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct ResponseFormat {
     #[serde(rename = "type")]
     kind: String,
@@ -29,12 +30,12 @@ struct ResponseFormat {
 }
 
 /// Its name, its description and whether it is strict change nothing: the schema is always kept.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct JsonSchemaFormat {
     schema: Option<Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 struct StructuredOutputs {
     /// A schema, or JSON text of one.
     json: Option<Value>,

@@ -1,22 +1,32 @@
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// Fields that both completion routes take, as they come in. `None` stands for absent and for null.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(in crate::api) struct GenerationFields {
+    #[schemars(extend("minimum" = 1))]
     pub(super) n: Option<i64>,
+    #[schemars(extend("minimum" = 0))]
     pub(super) temperature: Option<f64>,
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 1))]
     pub(super) top_p: Option<f64>,
     /// 0 and -1 turn it off.
+    #[schemars(extend("minimum" = -1))]
     pub(super) top_k: Option<i64>,
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
     pub(super) min_p: Option<f64>,
+    #[schemars(extend("minimum" = -2, "maximum" = 2))]
     pub(super) presence_penalty: Option<f64>,
+    #[schemars(extend("minimum" = -2, "maximum" = 2))]
     pub(super) frequency_penalty: Option<f64>,
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub(super) repetition_penalty: Option<f64>,
     /// By token id, as a string.
     pub(super) logit_bias: Option<Map<String, Value>>,
     pub(super) allowed_token_ids: Option<Vec<i64>>,
     pub(super) bad_words: Option<Vec<String>>,
+    #[schemars(extend("minimum" = 0))]
     pub(super) min_tokens: Option<i64>,
     /// -1 asks for one to be drawn.
     pub(super) seed: Option<i64>,
@@ -26,6 +36,7 @@ pub(in crate::api) struct GenerationFields {
     pub(super) ignore_eos: Option<bool>,
     pub(super) skip_special_tokens: Option<bool>,
     pub(super) prompt_logprobs: Option<i64>,
+    #[schemars(extend("minimum" = -1))]
     pub(super) truncate_prompt_tokens: Option<i64>,
     pub(super) truncation_side: Option<TruncationSide>,
     pub(super) priority: Option<i64>,
@@ -39,7 +50,7 @@ pub(in crate::api) struct GenerationFields {
 }
 
 /// Which end of a prompt is cut off.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::api) enum TruncationSide {
     #[default]
@@ -47,7 +58,7 @@ pub(in crate::api) enum TruncationSide {
     Right,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string or a list of strings was expected")]
 pub(super) enum StopField {
     One(String),
@@ -55,7 +66,7 @@ pub(super) enum StopField {
 }
 
 /// What a stream carries beside the text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(in crate::api) struct StreamOptions {
     /// A last chunk with token counts.

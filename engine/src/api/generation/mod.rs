@@ -12,11 +12,11 @@ mod unsupported;
 mod usage;
 mod validate;
 
-pub(super) use constraint::compile;
+pub(super) use constraint::{ConstraintFields, NamedConstraint, compile};
 pub(super) use fields::{GenerationFields, StreamOptions};
 pub(super) use logprobs::{checked_logprobs, json_logprob};
 pub(super) use prompt_length::{Truncation, check_min_tokens, check_prompt, check_text, empty_prompt, max_tokens};
-pub(super) use prompt_logprobs::PromptLogprobs;
+pub(super) use prompt_logprobs::{PromptLogprobs, PromptLogprobsShape};
 pub(super) use sse::{EventFormat, respond, write_event, write_named_event};
 pub(super) use start::start;
 pub(super) use unsupported::refuse_unsupported;

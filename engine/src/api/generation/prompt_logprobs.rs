@@ -8,6 +8,9 @@ use crate::{sampling::ScoredToken, tokenizer::Tokenizer};
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::api) struct PromptLogprobs(Vec<Map<String, Value>>);
 
+/// As it is written.
+pub(in crate::api) type PromptLogprobsShape = Vec<Option<Map<String, Value>>>;
+
 impl PromptLogprobs {
     /// `scored` are the prompt's tokens but the first.
     pub(in crate::api) fn new(scored: &[ScoredToken], tokenizer: &Tokenizer) -> Self {

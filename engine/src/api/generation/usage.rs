@@ -1,9 +1,10 @@
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::engine::LinkState;
 
 /// Token counts of a request over all its choices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub(in crate::api) struct Usage {
     prompt_tokens: usize,
     total_tokens: usize,
@@ -12,7 +13,7 @@ pub(in crate::api) struct Usage {
     prompt_tokens_details: Option<PromptTokensDetails>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
 struct PromptTokensDetails {
     /// Those that were not computed, because an earlier prompt began alike.
     cached_tokens: usize,
@@ -30,7 +31,7 @@ impl Usage {
 }
 
 /// `"tokenflow"` in a chunk: what the engine knows of the link that carries it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub(in crate::api) struct LinkReport {
     /// 0..=1.
     health: f64,

@@ -3,7 +3,9 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::api::ApiError;
 
@@ -22,8 +24,24 @@ impl MessagesError {
             status if status.is_client_error() => "invalid_request_error",
             _ => "api_error",
         };
-        json!({"type": "error", "error": {"type": kind, "message": error.message()}})
+        let error = ErrorObject { kind, message: error.message() };
+        serde_json::to_value(ErrorBody { kind: "error", error }).unwrap_or_default()
     }
+}
+
+/// Anthropic's shape.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::api) struct ErrorBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    error: ErrorObject<'a>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct ErrorObject<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message: &'a str,
 }
 
 impl From<ApiError> for MessagesError {

@@ -14,19 +14,40 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, ApiState, chat, context::RequestContext, generation, json_body::JsonBody};
+use super::{
+    ApiError, ApiState, chat,
+    context::RequestContext,
+    generation,
+    json_body::JsonBody,
+    openapi::{Errors, Operation, reads},
+};
 
-pub(super) use error::MessagesError;
+pub(super) use error::{ErrorBody, MessagesError};
 
 use response::Head;
 use types::{InputTokens, MessagesFields};
 
+pub(super) fn describe() -> Operation {
+    Operation::post("Answer a chat, as Anthropic's clients ask")
+        .takes("MessagesRequest", [reads::<MessagesFields>()])
+        .gives::<response::Message>("Message")
+        .streams()
+        .fails(Errors::Anthropic)
+}
+
+pub(super) fn describe_count() -> Operation {
+    Operation::post("Count the tokens that a chat has the model read")
+        .takes("CountTokensRequest", [reads::<MessagesFields>()])
+        .gives::<InputTokens>("InputTokens")
+        .fails(Errors::Anthropic)
+}
+
 pub(super) async fn handle(
     State(state): State<Arc<ApiState>>,
-    context: RequestContext,
+    context: Result<RequestContext, ApiError>,
     body: Result<JsonBody, ApiError>,
 ) -> Result<Response, MessagesError> {
-    let body = body?;
+    let (context, body) = (context?, body?);
     let fields: MessagesFields = body.fields()?;
     if fields.max_tokens.is_none() {
         return Err(ApiError::field("max_tokens", "`max_tokens` is required: the most tokens that the answer may have.").into());

@@ -1,5 +1,6 @@
 //! The answer in one piece.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ pub(super) struct Head {
     pub(super) input_tokens: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct Message {
     id: String,
     #[serde(rename = "type")]
@@ -30,7 +31,7 @@ pub(in crate::api) struct Message {
     usage: Usage,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Block {
     Thinking {
@@ -48,7 +49,7 @@ pub(super) enum Block {
     },
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) struct Usage {
     pub(super) input_tokens: usize,
     pub(super) output_tokens: usize,

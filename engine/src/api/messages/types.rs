@@ -1,8 +1,9 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// What a request may hold. `None` stands for absent and for null.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct MessagesFields {
     pub(super) model: Option<String>,
     pub(super) messages: Option<Vec<InputMessage>>,
@@ -22,13 +23,13 @@ pub(super) struct MessagesFields {
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct InputMessage {
     pub(super) role: Role,
     pub(super) content: Content,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
     User,
@@ -36,15 +37,15 @@ pub(super) enum Role {
     System,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string or a list of content blocks was expected")]
 pub(super) enum Content {
     Text(String),
-    Blocks(Vec<Value>),
+    Blocks(#[schemars(with = "Vec<InputBlock>")] Vec<Value>),
 }
 
 /// One block of a message that comes in.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum InputBlock {
     Text {
@@ -59,6 +60,7 @@ pub(super) enum InputBlock {
     /// What it came to.
     ToolResult {
         tool_use_id: String,
+        #[schemars(with = "Option<Result>")]
         content: Option<Content>,
     },
     Thinking {
@@ -68,7 +70,23 @@ pub(super) enum InputBlock {
     RedactedThinking {},
 }
 
-#[derive(Debug, Deserialize)]
+/// What a tool may give: text.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "a schema, so that blocks do not hold themselves")]
+enum Result {
+    Text(String),
+    Blocks(Vec<TextBlock>),
+}
+
+#[derive(JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[allow(dead_code, reason = "a schema")]
+enum TextBlock {
+    Text { text: String },
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Tool {
     pub(super) name: String,
     pub(super) description: Option<String>,
@@ -79,7 +97,7 @@ pub(super) struct Tool {
     pub(super) kind: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ToolChoice {
     None {},
@@ -89,7 +107,7 @@ pub(super) enum ToolChoice {
 }
 
 /// Whether the model is to think before it answers. Its budget is the model's own affair here.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Thinking {
     Enabled {},
@@ -97,18 +115,18 @@ pub(super) enum Thinking {
     Adaptive {},
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct OutputConfig {
     pub(super) format: Option<OutputFormat>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum OutputFormat {
     JsonSchema { schema: Map<String, Value> },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(in crate::api) struct InputTokens {
     pub(super) input_tokens: usize,
 }

@@ -1,11 +1,12 @@
 //! The items of an answer, built from the parts of the message as they come, with the events that tell of each step.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::api::chat::Piece;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum OutputItem {
     Reasoning { id: String, summary: Vec<Value>, content: Vec<OutputPart>, status: ItemStatus },
@@ -13,14 +14,14 @@ pub(super) enum OutputItem {
     FunctionCall { id: String, call_id: String, name: String, arguments: String, status: ItemStatus },
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum OutputPart {
     ReasoningText { text: String },
     OutputText { text: String, annotations: Vec<Value>, logprobs: Vec<Value> },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ItemStatus {
     InProgress,

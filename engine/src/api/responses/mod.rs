@@ -14,10 +14,23 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{ApiError, ApiState, chat, context::RequestContext, generation, json_body::JsonBody};
+use super::{
+    ApiError, ApiState, chat,
+    context::RequestContext,
+    generation::{self, ConstraintFields, GenerationFields},
+    json_body::JsonBody,
+    openapi::{Operation, reads},
+};
 
 use object::Template;
 use types::ResponsesFields;
+
+pub(super) fn describe() -> Operation {
+    Operation::post("Answer items with items")
+        .takes("ResponsesRequest", [reads::<GenerationFields>(), reads::<ConstraintFields>(), reads::<ResponsesFields>()])
+        .gives::<Template>("Response")
+        .streams()
+}
 
 pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestContext, body: JsonBody) -> Result<Response, ApiError> {
     let fields: ResponsesFields = body.fields()?;

@@ -1,5 +1,6 @@
 //! The answer in one piece, which events of a stream show too.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// A response before it has output: what the request said, and what was made of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct Template {
     pub(super) id: String,
     object: &'static str,
@@ -47,9 +48,12 @@ pub(super) struct Template {
     pub(super) request_id: String,
     #[serde(skip)]
     pub(super) input_tokens: usize,
+    /// Those of them that were found in the prefix cache.
+    #[serde(skip)]
+    pub(super) cached_tokens: usize,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Status {
     InProgress,
@@ -58,7 +62,7 @@ pub(super) enum Status {
     Failed,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) struct ResponseUsage {
     input_tokens: usize,
     input_tokens_details: InputTokensDetails,
@@ -67,12 +71,12 @@ pub(super) struct ResponseUsage {
     total_tokens: usize,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 struct InputTokensDetails {
     cached_tokens: usize,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 struct OutputTokensDetails {
     reasoning_tokens: usize,
 }
@@ -110,6 +114,7 @@ impl Template {
             metadata: fields.metadata.unwrap_or_default(),
             request_id: request_id.to_owned(),
             input_tokens: chat.prompt_tokens(),
+            cached_tokens: 0,
         }
     }
 
@@ -123,7 +128,7 @@ impl Template {
         let reasoning_tokens = output.iter().map(|item| item.reasoning_tokens(tokenizer)).sum();
         self.usage = Some(ResponseUsage {
             input_tokens: self.input_tokens,
-            input_tokens_details: InputTokensDetails { cached_tokens: 0 },
+            input_tokens_details: InputTokensDetails { cached_tokens: self.cached_tokens },
             output_tokens,
             output_tokens_details: OutputTokensDetails { reasoning_tokens },
             total_tokens: self.input_tokens + output_tokens,
@@ -145,6 +150,7 @@ pub(super) fn response(mut template: Template, tokenizer: &Tokenizer, choices: V
             push(Piece::CallArguments { index, text: arguments });
         }
         items.close(item_status(finish_reason), &mut |_, _| ());
+        template.cached_tokens = output.cached_tokens.unwrap_or(0);
         template.finish(finish_reason, items.into_list(), output.num_tokens, tokenizer);
     }
     template

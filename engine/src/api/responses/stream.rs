@@ -57,6 +57,7 @@ impl EventFormat for ResponseEvents {
 
     fn delta(&mut self, _: usize, delta: &Delta, _: Option<Usage>, out: &mut Vec<u8>) {
         self.output_tokens += delta.num_tokens;
+        self.template.cached_tokens = self.template.cached_tokens.max(delta.cached_tokens.unwrap_or(0));
         let sequence = &mut self.sequence;
         let mut emit = |kind, fields| sequence.write(kind, fields, out);
         let mut pieces = self.parser.push(&delta.text);

@@ -1,8 +1,9 @@
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// What a request may hold, beside the sampling fields that chats have too. `None` stands for absent and for null.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct ResponsesFields {
     #[serde(rename = "model")]
     _model: Option<String>,
@@ -22,15 +23,15 @@ pub(super) struct ResponsesFields {
     _truncation: Option<Truncation>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string or a list of items was expected")]
 pub(super) enum Input {
     Text(String),
-    Items(Vec<Value>),
+    Items(#[schemars(with = "Vec<InputItem>")] Vec<Value>),
 }
 
 /// One item of the input. Those without a type are messages.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum InputItem {
     Message {
@@ -54,7 +55,7 @@ pub(super) enum InputItem {
     },
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Role {
     User,
@@ -63,7 +64,7 @@ pub(super) enum Role {
     Developer,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a string or a list of text parts was expected")]
 pub(super) enum Content {
     Text(String),
@@ -71,19 +72,19 @@ pub(super) enum Content {
 }
 
 /// `input_text`, `output_text` or another kind of text.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Part {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) text: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
 pub(super) struct TextConfig {
     pub(super) format: Option<TextFormat>,
 }
 
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum TextFormat {
     Text {},
@@ -98,7 +99,7 @@ pub(super) enum TextFormat {
     },
 }
 
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Tool {
     Function {
@@ -113,7 +114,7 @@ pub(super) enum Tool {
     },
 }
 
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(untagged, expecting = "\"none\", \"auto\", \"required\" or {\"type\": \"function\", \"name\": ...} was expected")]
 pub(super) enum ToolChoice {
     Mode(ToolMode),
@@ -124,7 +125,7 @@ pub(super) enum ToolChoice {
     },
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum ToolMode {
     None,
@@ -132,20 +133,20 @@ pub(super) enum ToolMode {
     Required,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum FunctionKind {
     Function,
 }
 
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize, JsonSchema)]
 pub(super) struct Reasoning {
     pub(super) effort: Option<String>,
     pub(super) summary: Option<String>,
 }
 
 /// Input that does not fit is refused; nothing is cut.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Truncation {
     Disabled,

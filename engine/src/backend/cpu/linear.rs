@@ -20,11 +20,6 @@ const PACK_ALONE: usize = 16 * 1024;
 /// Rows below which the work on a panel is not divided further.
 const ROW_CHUNK: usize = 48;
 
-/// Packed rows are followed by zeros up to a multiple of so many pairs.
-pub(super) const PAIRS_MULTIPLE: usize = 4;
-/// Rows that may be read beyond the last one of the packed rows.
-const SPARE_ROWS: usize = 7;
-
 /// In [`Panels::order`]: a column that belongs to no input feature, and counts as zero.
 pub(super) const NO_COLUMN: u32 = u32::MAX;
 
@@ -58,7 +53,7 @@ pub(super) trait Panels<K: Kind>: Sync {
     /// `rows` rows of `a`, [`ROW_PAIRS`] apart, times block `block` of panel `panel`.
     ///
     /// # Safety
-    /// Rows must hold the block's pairs, as many must be readable as the next power of two up to eight, and `out` must have a place for every row and column that is not otherwise in use.
+    /// Rows must hold the block's pairs, and `out` must have a place for every row and column that is not otherwise in use.
     #[allow(clippy::too_many_arguments)]
     unsafe fn product(&self, level: Level, panel: usize, block: usize, a: *const K::A, rows: usize, out: Out, scratch: &mut [u8]);
 }
@@ -119,7 +114,7 @@ pub(super) fn linear(cpu: &Cpu, x: &CpuBuffer, weight: &CpuMatrix, bias: Option<
 
 pub(super) fn multiply<K: Kind, P: Panels<K>>(cpu: &Cpu, weight: &P, call: Linear<'_>) {
     let (x, rows) = (call.x, call.x.rows());
-    let packed_len = weight.pairs().div_ceil(BLOCK_PAIRS) * rows * ROW_PAIRS + SPARE_ROWS * ROW_PAIRS;
+    let packed_len = weight.pairs().div_ceil(BLOCK_PAIRS) * rows * ROW_PAIRS;
     let alone = rows * x.cols() <= PACK_ALONE;
     let mut shared = cpu.shared.lock();
     let together = if alone { &mut [] } else { shared.slice::<K::A>(packed_len) };
@@ -166,12 +161,7 @@ impl<A: Pair> Kernel for Pack<'_, A> {
             // SAFETY: `to` has room for all blocks of all rows, and this row is no other thread's.
             let to = |block: usize| unsafe { self.to.part((block * self.x.rows() + row) * ROW_PAIRS, ROW_PAIRS) };
             let Some(order) = self.order else {
-                for (block, values) in x.chunks(BLOCK).enumerate() {
-                    let pairs = values.len().div_ceil(2);
-                    let to = to(block);
-                    A::pack(values, to);
-                    to[pairs..pairs.next_multiple_of(PAIRS_MULTIPLE)].fill(A::ZERO);
-                }
+                x.chunks(BLOCK).enumerate().for_each(|(block, values)| A::pack(values, to(block)));
                 continue;
             };
             for (block, columns) in order.chunks(BLOCK).enumerate() {

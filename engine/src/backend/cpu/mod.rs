@@ -22,8 +22,6 @@ mod scratch;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use parking_lot::Mutex;
 
 pub use buffer::{CpuBuffer, CpuVector};
@@ -50,8 +48,6 @@ use crate::{
 pub struct CpuBackend {
     cpu: Cpu,
     config: CpuConfig,
-    /// Bytes of all matrices made so far.
-    matrix_bytes: AtomicUsize,
 }
 
 /// What every operation needs.
@@ -75,17 +71,12 @@ impl CpuBackend {
         let dot_bf16 = config.compute == ComputeType::BF16 && level.has_dot_bf16();
         let own = PerThread::new(pool.threads());
         let (compute, shared, experts) = (config.compute, Mutex::default(), Mutex::default());
-        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, config, matrix_bytes: AtomicUsize::new(0) })
+        Ok(Self { cpu: Cpu { level, compute, dot_bf16, pool, shared, own, experts }, config })
     }
 
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.cpu.level.isa()
-    }
-
-    /// Bytes that all matrices made so far take in memory.
-    pub fn matrix_bytes(&self) -> usize {
-        self.matrix_bytes.load(Relaxed)
     }
 
     /// Threads that share each operation, the caller included.
@@ -106,9 +97,7 @@ impl Backend for CpuBackend {
     }
 
     fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<CpuMatrix, BackendError> {
-        let matrix = CpuMatrix::pack(parts, self.config.weights, &self.cpu.pool)?;
-        self.matrix_bytes.fetch_add(matrix.bytes(), Relaxed);
-        Ok(matrix)
+        CpuMatrix::pack(parts, self.config.weights, &self.cpu.pool)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CpuVector, BackendError> {

@@ -21,16 +21,12 @@ pub(super) const SEGMENTS: usize = 8;
 
 /// Two consecutive steps of a left-hand row.
 pub(super) trait Pair: Plain + Send + Sync {
-    const ZERO: Self;
-
     /// Packs a row; an odd last value is paired with zero.
     fn pack(row: &[f32], out: &mut [Self]);
 }
 
 /// Two values rounded to bf16, the first in the low half.
 impl Pair for u32 {
-    const ZERO: Self = 0;
-
     #[inline(always)]
     fn pack(row: &[f32], out: &mut [u32]) {
         let (pairs, rest) = row.as_chunks::<2>();
@@ -44,8 +40,6 @@ impl Pair for u32 {
 }
 
 impl Pair for [f32; 2] {
-    const ZERO: Self = [0.0; 2];
-
     #[inline(always)]
     fn pack(row: &[f32], out: &mut [[f32; 2]]) {
         let (pairs, rest) = row.as_chunks::<2>();
@@ -259,7 +253,7 @@ impl Out {
     /// # Safety
     /// Row `row` must exist in all that `self` points to.
     #[inline(always)]
-    unsafe fn at_row(self, row: usize) -> Self {
+    pub(super) unsafe fn at_row(self, row: usize) -> Self {
         // SAFETY: promised by the caller.
         unsafe {
             let then = match self.then {
@@ -335,7 +329,7 @@ unsafe fn tile<S: Simd, K: Kind, const M: usize, const G: usize>(
 /// # Safety
 /// All that `out` points to must exist for the tile, and not be otherwise in use.
 #[inline(always)]
-pub(super) unsafe fn finish<S: Simd, const G: usize>(s: S, sums: &[[S::F; G]], out: Out) {
+pub(super) unsafe fn finish<S: Simd, const M: usize, const G: usize>(s: S, sums: &[[S::F; G]; M], out: Out) {
     for (m, sums) in sums.iter().enumerate() {
         for (g, &sum) in sums.iter().enumerate() {
             // SAFETY: promised by the caller.

@@ -18,7 +18,7 @@ use clap::ValueEnum;
 use pieces::Pieces;
 
 pub(in crate::api) use message::{MessageParser, Piece, ToolCall, WholeMessage};
-pub(in crate::api) use reasoning::ReasoningStart;
+pub(in crate::api) use reasoning::{CLOSE as REASONING_CLOSE, OPEN as REASONING_OPEN, ReasoningStart};
 
 /// How the served model writes the calls that it decides on itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -218,20 +218,6 @@ impl Level {
         self.isa() == Isa::Avx512Bf16
     }
 
-    /// [`Simd::TILE_ROWS`]
-    pub(super) fn tile_rows(self) -> [usize; 2] {
-        struct TileRows;
-        impl Kernel for TileRows {
-            type Output = [usize; 2];
-
-            #[inline(always)]
-            fn run<S: Simd>(self, _: S) -> [usize; 2] {
-                S::TILE_ROWS
-            }
-        }
-        self.run(TileRows)
-    }
-
     /// Runs `kernel` as compiled for this instruction set.
     pub(super) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {

@@ -148,12 +148,12 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn widen_i8(self, p: *const u8) -> Self::I {
         // SAFETY: as above.
-        let wide = unsafe {
+        unsafe {
             let bytes = vld1q_s8(p.cast());
             let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
-            [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)]
-        };
-        quarters!(i => vreinterpretq_u32_s32(vmovl_s16(wide[i])))
+            let wide = [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)];
+            quarters!(i => vreinterpretq_u32_s32(vmovl_s16(wide[i])))
+        }
     }
 
     #[inline(always)]

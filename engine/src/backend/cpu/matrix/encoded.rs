@@ -20,10 +20,8 @@ use super::{
 };
 use crate::backend::{BackendError, MatrixView};
 
-/// Most rows for which values stay in registers, where there are enough of these.
-const FEW_ROWS: usize = 8;
-/// Pairs in a turn of the loops, so that what differs from pair to pair is known to the compiler. Columns are summed in whole turns.
-const TURN: usize = linear::PAIRS_MULTIPLE;
+/// Rows up to which values stay in registers.
+const FEW_ROWS: usize = 4;
 /// How far ahead weights are asked for, in bytes.
 const AHEAD: usize = 4096;
 
@@ -153,7 +151,7 @@ impl<E: Encoding> Encoded<E> {
         if let Some(error) = failed.into_inner() {
             return Err(error);
         }
-        let pairs = order.as_ref().map_or(parts[0].shape()[1], |order| order.len()).div_ceil(2).next_multiple_of(TURN);
+        let pairs = order.as_ref().map_or(parts[0].shape()[1], |order| order.len()).div_ceil(2);
         Ok(Self { encoding, panels, features, pairs, order })
     }
 
@@ -168,12 +166,12 @@ impl<E: Encoding> Encoded<E> {
         panel.wrapping_add(pair * (2 * self.encoding.panel_bytes() / self.encoding.columns()))
     }
 
-    /// Up to `M` rows times the two vectors of a panel, over the pairs of a block. `M` rows are read.
+    /// `M` rows times the two vectors of a panel, over the pairs of a block.
     ///
     /// # Safety
     /// Panel, block and rows must exist, as must what `out` points to, which nobody else may use.
     #[inline(always)]
-    unsafe fn tile<S: Simd, K: Made, const M: usize>(&self, s: S, at: Block<K::A>, rows: usize, out: Out) {
+    unsafe fn tile<S: Simd, K: Made, const M: usize>(&self, s: S, at: Block<K::A>, out: Out) {
         let mut sums = [[s.splat(0.0); 2]; M];
         let mut done = 0;
         // SAFETY: groups lie within the panel, and rows are as long as the block.
@@ -182,20 +180,17 @@ impl<E: Encoding> Encoded<E> {
                 let group = (at.first_pair + done) / (E::GROUP / 2);
                 let groups = [self.encoding.group(s, at.panel, group, 0), self.encoding.group(s, at.panel, group, 1)];
                 let pairs = (E::GROUP / 2).min(at.pairs - done);
-                for turn in 0..pairs / TURN {
-                    for i in 0..TURN {
-                        let pair = turn * TURN + i;
-                        s.prefetch(self.place(at.panel, at.first_pair + done + pair).wrapping_add(AHEAD));
-                        let b = [value::<S, K, E>(s, &groups[0], pair), value::<S, K, E>(s, &groups[1], pair)];
-                        for (m, sums) in sums.iter_mut().enumerate() {
-                            let a = *at.a.add(m * ROW_PAIRS + done + pair);
-                            *sums = [K::mul_add(s, sums[0], a, b[0]), K::mul_add(s, sums[1], a, b[1])];
-                        }
+                for pair in 0..pairs {
+                    s.prefetch(self.place(at.panel, at.first_pair + done + pair).wrapping_add(AHEAD));
+                    let b = [value::<S, K, E>(s, &groups[0], pair), value::<S, K, E>(s, &groups[1], pair)];
+                    for (m, sums) in sums.iter_mut().enumerate() {
+                        let a = *at.a.add(m * ROW_PAIRS + done + pair);
+                        *sums = [K::mul_add(s, sums[0], a, b[0]), K::mul_add(s, sums[1], a, b[1])];
                     }
                 }
                 done += pairs;
             }
-            finish(s, &sums[..rows], out);
+            finish(s, &sums, out);
         }
     }
 
@@ -212,14 +207,11 @@ impl<E: Encoding> Encoded<E> {
                 let group = (at.first_pair + done) / (E::GROUP / 2);
                 let groups = [self.encoding.group(s, at.panel, group, 0), self.encoding.group(s, at.panel, group, 1)];
                 let pairs = (E::GROUP / 2).min(at.pairs - done);
-                for turn in 0..pairs / TURN {
-                    for i in 0..TURN {
-                        let pair = turn * TURN + i;
-                        let to = to.add((done + pair) * 2 * K::VECTOR_BYTES);
-                        s.prefetch(self.place(at.panel, at.first_pair + done + pair).wrapping_add(AHEAD));
-                        K::store(s, value::<S, K, E>(s, &groups[0], pair), to, K::VECTOR_BYTES);
-                        K::store(s, value::<S, K, E>(s, &groups[1], pair), to.add(LANES * 4), K::VECTOR_BYTES);
-                    }
+                for pair in 0..pairs {
+                    let to = to.add((done + pair) * 2 * K::VECTOR_BYTES);
+                    s.prefetch(self.place(at.panel, at.first_pair + done + pair).wrapping_add(AHEAD));
+                    K::store(s, value::<S, K, E>(s, &groups[0], pair), to, K::VECTOR_BYTES);
+                    K::store(s, value::<S, K, E>(s, &groups[1], pair), to.add(LANES * 4), K::VECTOR_BYTES);
                 }
                 done += pairs;
             }
@@ -265,7 +257,7 @@ impl<E: Encoding, K: Made> Panels<K> for Encoded<E> {
     unsafe fn product(&self, level: Level, panel: usize, block: usize, a: *const K::A, rows: usize, out: Out, scratch: &mut [u8]) {
         let first_pair = block * BLOCK_PAIRS;
         let at = Block { panel: self.panel(panel), first_pair, pairs: BLOCK_PAIRS.min(self.pairs - first_pair), a };
-        if rows <= level.tile_rows()[1].min(FEW_ROWS) {
+        if rows <= FEW_ROWS {
             return level.run(Few::<K, E> { of: self, at, rows, out });
         }
         let start = scratch.as_mut_ptr();
@@ -291,14 +283,26 @@ impl<K: Made, E: Encoding> Kernel for Few<'_, K, E> {
         if const { K::NEEDS_DOT_BF16 && !S::DOT_BF16 } {
             unreachable!("a product that this instruction set does not have");
         }
-        let Self { of, at, rows, out } = self;
-        // SAFETY: promised by the caller of `Panels::product`; as many rows can be read as the next power of two.
-        unsafe {
-            match rows {
-                5.. if const { S::TILE_ROWS[1] >= 8 } => of.tile::<S, K, 8>(s, at, rows, out),
-                3.. if const { S::TILE_ROWS[1] >= 4 } => of.tile::<S, K, 4>(s, at, rows, out),
-                2.. if const { S::TILE_ROWS[1] >= 2 } => of.tile::<S, K, 2>(s, at, rows, out),
-                _ => of.tile::<S, K, 1>(s, at, rows, out),
+        let mut row = 0;
+        while row < self.rows {
+            // SAFETY: promised by the caller of `Panels::product`.
+            unsafe {
+                let (at, out) = (Block { a: self.at.a.add(row * ROW_PAIRS), ..self.at }, self.out.at_row(row));
+                // Four rows by two vectors do not fit the registers of every instruction set.
+                row += match self.rows - row {
+                    4.. if const { S::TILE_ROWS[1] >= 4 } => {
+                        self.of.tile::<S, K, 4>(s, at, out);
+                        4
+                    }
+                    2.. => {
+                        self.of.tile::<S, K, 2>(s, at, out);
+                        2
+                    }
+                    _ => {
+                        self.of.tile::<S, K, 1>(s, at, out);
+                        1
+                    }
+                };
             }
         }
     }

@@ -32,7 +32,7 @@ impl Int4 {
         let group = |column: usize| groups.map_or(column / group_size, |groups| groups[column] as usize);
         let one_after_the_other = (0..cols).all(|column| group(column) == column / group_size);
         if one_after_the_other && (group_size.is_multiple_of(CHUNK) || group_size >= cols) {
-            let chunks_per_group = group_size.min(cols).div_ceil(CHUNK).max(1);
+            let chunks_per_group = group_size.min(cols).div_ceil(CHUNK);
             return (Self { columns: cols.next_multiple_of(CHUNK), chunks_per_group, group_size }, None);
         }
         let mut sorted: Vec<usize> = (0..cols).collect();
