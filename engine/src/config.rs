@@ -252,10 +252,15 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// For the model in a Hugging Face folder or a GGUF file.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        Self { model_name: path.display().to_string(), model: ModelSource::Path(path), ..Self::default() }
+    /// For the model in a Hugging Face folder or a GGUF file, or where there is none such, for that of this name on the hub.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        let path = model.into();
+        let model_name = path.display().to_string();
+        let model = match model_name.parse() {
+            Ok(model) if !path.exists() => ModelSource::Hub { model, cache: None },
+            _ => ModelSource::Path(path),
+        };
+        Self { model_name, model, ..Self::default() }
     }
 
     /// For the model inside the binary.

@@ -12,8 +12,16 @@ use crate::{
     requirements::{self, is_root},
 };
 
-/// Versions of the clients that the tests run, pinned so that a test's answer does not change by itself.
-const PYTHON_PACKAGES: &[&str] = &["anthropic==2.11.0", "langchain-openai==1.7.3", "openai==3.51.0", "schemathesis==4.32.5"];
+/// Versions of the packages that the tests run, pinned so that a test's answer does not change by itself.
+const PYTHON_PACKAGES: &[&str] = &[
+    "anthropic==2.11.0",
+    "gguf==0.19.0",
+    "langchain-openai==1.7.3",
+    "numpy==2.3.5",
+    "openai==3.51.0",
+    "schemathesis==4.32.5",
+    "sentencepiece==0.2.3",
+];
 
 #[derive(Args)]
 pub struct TestArgs {

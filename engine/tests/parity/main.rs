@@ -4,5 +4,6 @@
 mod architectures;
 mod driver;
 mod embedding;
+mod quantized;
 mod stored;
 mod weights;

@@ -156,11 +156,23 @@ fn rope_scaling(metadata: &Metadata<'_>, facts: &TensorFacts) -> Result<Value, W
     }
 }
 
+/// What a model says at the end of a turn, where a file does not name it: its text decides, as in llama.cpp.
+const END_OF_TURN: [&str; 6] = ["<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>"];
+/// The type of tokens that belong to the protocol.
+const CONTROL: i64 = 3;
+
 /// Of the text and of a turn.
 fn end_tokens(metadata: &Metadata<'_>) -> Result<Vec<u32>, WeightsError> {
     let mut ids = Vec::new();
     for key in ["eos_token_id", "eot_token_id", "eom_token_id"] {
         ids.extend(metadata.u32(&format!("tokenizer.ggml.{key}"))?);
+    }
+    if let (Some(tokens), Some(kinds)) = (metadata.array("tokenizer.ggml.tokens")?, metadata.array("tokenizer.ggml.token_type")?) {
+        let tokens = (0u32..).zip(tokens.values()).zip(kinds.values());
+        let ends = tokens.filter(|((_, token), kind)| {
+            kind.as_i64() == Some(CONTROL) && token.as_str().is_some_and(|token| END_OF_TURN.contains(&token))
+        });
+        ids.extend(ends.map(|((id, _), _)| id));
     }
     ids.sort_unstable();
     ids.dedup();

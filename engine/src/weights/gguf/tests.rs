@@ -179,6 +179,10 @@ fn metadata_become_the_files_of_a_folder() {
     }
     assert_eq!(parsed(&gguf.tokenizer)["model"]["vocab"], json!({"a": 0, "b": 1, "ab": 2, "<|end|>": 3}));
     assert_eq!(parsed(&gguf.tokenizer_config), json!({"bos_token": "<|end|>", "eos_token": "<|end|>", "chat_template": "{{ messages }}"}));
+    let tokens = ["a", "b", "<|eot_id|>", "<|end|>"].map(str::to_owned).to_vec();
+    let turns = model("llama").set("tokenizer.ggml.tokens", Meta::Texts(tokens)).set("tokenizer.ggml.eos_token_id", Meta::U32(1));
+    let turns = turns.set("tokenizer.ggml.token_type", Meta::I32s(vec![1, 1, 3, 1])).set("tokenizer.ggml.merges", Meta::Texts(vec![]));
+    assert_eq!(parsed(&open(&turns).unwrap().config)["eos_token_id"], json!([1, 2]));
     let mixtral = model("llama").set("llama.expert_count", Meta::U32(4)).set("llama.expert_used_count", Meta::U32(2));
     assert_eq!(parsed(&open(&mixtral).unwrap().config)["architectures"], json!(["MixtralForCausalLM"]));
     let factors = model("llama").f32s("rope_freqs.weight", &[4], |i| i as f32 + 1.0);
