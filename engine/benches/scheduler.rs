@@ -39,7 +39,7 @@ impl Network for MixedLinks {
 fn answer(plan: &StepPlan) -> StepOutput {
     let sampling = plan.sequences.iter().filter(|s| s.sample.is_some());
     let sampled = sampling.map(|s| (s.id, SampledToken { token: 1, logprob: None, top: Vec::new() })).collect();
-    StepOutput { step: plan.step, sampled, pooled: Vec::new() }
+    StepOutput { step: plan.step, sampled, ..StepOutput::default() }
 }
 
 /// All sequences admitted, prefilled and decoding.

@@ -2,12 +2,16 @@
 //! One call is one fused kernel of a GPU; all activations are `[rows, cols]`, one row per token of the ragged batch, row-major.
 
 use super::{Activation, AttentionConfig, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView};
-use crate::{kv::BlockId, sampling::SampledToken, scheduler::SampleRequest};
+use crate::{
+    kv::BlockId,
+    sampling::{SampledToken, ScoredToken},
+    scheduler::SampleRequest,
+};
 
 /// A device and its kernels. Model code is written once over this trait.
 ///
-/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`] and
-/// [`Backend::read_rows`] return values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
+/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`],
+/// [`Backend::score`] and [`Backend::read_rows`] return values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
 pub trait Backend: Send + Sync + 'static {
     /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
     type Matrix: Send + Sync;
@@ -119,4 +123,10 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When the device failed in any operation since the last call.
     fn sample(&self, logits: &Self::Buffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError>;
+
+    /// How likely each row of `logits` makes a given token: (token, number of likeliest ones to report beside it). Waits for the device.
+    ///
+    /// # Errors
+    /// When the device failed in any operation since the last call.
+    fn score(&self, logits: &Self::Buffer, targets: &[(u32, u32)]) -> Result<Vec<ScoredToken>, BackendError>;
 }

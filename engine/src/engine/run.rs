@@ -287,8 +287,14 @@ impl Loop {
             meter.token_made();
         }
         // A receiver that is gone has sent a cancel.
-        let _ =
-            live.tokens.send(Ok(StepToken { token: update.token, finish: update.finish, link, first, embedding, prompt_logprobs: None }));
+        let _ = live.tokens.send(Ok(StepToken {
+            token: update.token,
+            finish: update.finish,
+            link,
+            first,
+            embedding,
+            prompt_logprobs: update.prompt_logprobs,
+        }));
         if let Some(reason) = update.finish {
             live.progress.preemptions = update.preemptions;
             self.close(update.id, reason);

@@ -39,6 +39,15 @@ impl Limits {
                 return fail(format!("names block {} of {}", block.0, self.num_blocks));
             }
         }
+        for scores in &plan.scores {
+            let fits = plan.sequences.get(scores.sequence).is_some_and(|sequence| scores.targets.len() <= sequence.tokens.len());
+            if !fits {
+                return Err(format!("it scores {} tokens of the sequence at place {}", scores.targets.len(), scores.sequence));
+            }
+            if let Some(token) = scores.targets.iter().find(|&&t| t as usize >= self.vocab_size) {
+                return Err(format!("it scores token {token}, outside the vocabulary of {}", self.vocab_size));
+            }
+        }
         Ok(())
     }
 }

@@ -4,9 +4,12 @@ use super::{Executor, ExecutorError, check::Limits};
 use crate::{
     backend::{Backend, BackendError, RaggedBatch},
     model::{Hidden, Model, PoolingConfig},
-    sampling::SampledToken,
-    scheduler::{SampleRequest, ScheduledSequence, SequenceId, StepOutput, StepPlan},
+    sampling::{SampledToken, ScoredToken},
+    scheduler::{PromptScores, SampleRequest, ScheduledSequence, SequenceId, StepOutput, StepPlan},
 };
+
+/// Rows of prompts whose logits are in memory at a time.
+const SCORED_ROWS: usize = 64;
 
 /// How much KV cache an executor holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +42,38 @@ impl<B: Backend> LocalExecutor<B> {
         Ok(Self { hidden: Hidden::new(&backend), logits: backend.buffer(), backend, model, kv, limits })
     }
 
+    /// Log-probabilities of prompt tokens, a few rows at a time, of what the last pass left behind.
+    fn score(&mut self, plan: &StepPlan, scores: &PromptScores) -> Result<Vec<ScoredToken>, ExecutorError> {
+        let first: usize = plan.sequences[..scores.sequence].iter().map(|s| s.tokens.len()).sum();
+        let mut scored = Vec::with_capacity(scores.targets.len());
+        for (i, targets) in scores.targets.chunks(SCORED_ROWS).enumerate() {
+            let start = (first + i * SCORED_ROWS) as u32;
+            let rows = RaggedBatch { logits_rows: (start..start + targets.len() as u32).collect(), ..RaggedBatch::default() };
+            self.model.logits(&self.backend, &self.backend.batch(rows), &self.hidden, &mut self.logits);
+            let targets: Vec<_> = targets.iter().map(|&token| (token, scores.top)).collect();
+            scored.extend(self.backend.score(&self.logits, &targets).map_err(|e| self.failed(&e))?);
+        }
+        Ok(scored)
+    }
+
+    fn failed(&self, error: &BackendError) -> ExecutorError {
+        ExecutorError::Device { device: self.backend.name(), reason: error.to_string() }
+    }
+
     /// The vectors of the sequences `ids`, whose prompts are complete.
     fn pool(&self, step: u64, ids: Vec<SequenceId>, pooling: PoolingConfig) -> Result<StepOutput, ExecutorError> {
         if ids.is_empty() {
             return Ok(StepOutput { step, ..StepOutput::default() });
         }
         let vectors = self.backend.read_rows(&self.logits, pooling.normalize);
-        let vectors = vectors.map_err(|e| ExecutorError::Device { device: self.backend.name(), reason: e.to_string() })?;
+        let vectors = vectors.map_err(|e| self.failed(&e))?;
         let complete = |id: &SequenceId| (*id, SampledToken { token: 0, logprob: None, top: Vec::new() });
-        Ok(StepOutput { step, sampled: ids.iter().map(complete).collect(), pooled: ids.into_iter().zip(vectors).collect() })
+        Ok(StepOutput {
+            step,
+            sampled: ids.iter().map(complete).collect(),
+            pooled: ids.into_iter().zip(vectors).collect(),
+            ..StepOutput::default()
+        })
     }
 }
 
@@ -67,8 +93,9 @@ impl<B: Backend> Executor for LocalExecutor<B> {
             return self.pool(plan.step, ids, pooling);
         }
         let tokens = if requests.is_empty() { Ok(Vec::new()) } else { self.backend.sample(&self.logits, &requests) };
-        let tokens = tokens.map_err(|e| ExecutorError::Device { device: self.backend.name(), reason: e.to_string() })?;
-        Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect(), pooled: Vec::new() })
+        let tokens = tokens.map_err(|e| self.failed(&e))?;
+        let scored = plan.scores.iter().map(|scores| self.score(plan, scores)).collect::<Result<_, _>>()?;
+        Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect(), scored, ..StepOutput::default() })
     }
 }
 

@@ -24,6 +24,10 @@ pub trait Model<B: Backend>: Send {
     /// The first stage fills `hidden` from the batch's tokens, later ones take it over from the stage before. The last stage writes
     /// one row of `logits` per row that the batch wants; `None` where it wants none.
     fn forward(&mut self, backend: &B, batch: &B::Batch, kv: &mut B::KvCache, hidden: &mut Hidden<B>, logits: Option<&mut B::Buffer>);
+
+    /// The last stage's logits of the rows that `batch` wants, of what [`Model::forward`] left in `hidden`: for rows that are too many to have
+    /// their logits at once.
+    fn logits(&mut self, backend: &B, batch: &B::Batch, hidden: &Hidden<B>, logits: &mut B::Buffer);
 }
 
 /// What passes from layer to layer and from stage to stage, `[tokens, hidden_size]` each: the layer's input is their sum, which the
@@ -192,9 +196,16 @@ impl<B: Backend, L: Layer<B>> Model<B> for Decoder<B, L> {
             (step.layer, step.rope) = (index, &self.ropes[usize::from(*slides)]);
             layer.forward(&mut step);
         }
-        if let (Some(head), Some(logits)) = (&mut self.head, logits) {
-            let delta = step.has_delta.then_some(&step.hidden.delta);
-            backend.gather_logits_rows(batch, &step.hidden.residual, delta, &mut head.rows);
+        if let Some(logits) = logits {
+            self.logits(backend, batch, hidden, logits);
+        }
+    }
+
+    fn logits(&mut self, backend: &B, batch: &B::Batch, hidden: &Hidden<B>, logits: &mut B::Buffer) {
+        let has_delta = !self.is_first || !self.layers.is_empty();
+        if let Some(head) = &mut self.head {
+            let delta = has_delta.then_some(&hidden.delta);
+            backend.gather_logits_rows(batch, &hidden.residual, delta, &mut head.rows);
             if self.pooling.is_some() {
                 backend.norm(&head.rows, &head.norm, logits);
                 return;

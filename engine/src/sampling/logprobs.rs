@@ -1,4 +1,4 @@
-use super::math;
+use super::{SampledToken, ScoredToken, math};
 
 /// `ln(sum(e^v))`: what to subtract from a logit to get its log-probability.
 fn log_sum_exp(logits: &[f32]) -> f64 {
@@ -13,6 +13,14 @@ pub(super) fn logprobs(logits: &[f32], token: u32, count: usize) -> (f32, Vec<(u
     (logprob(token), math::top_indices(logits, count).into_iter().map(|id| (id, logprob(id))).collect())
 }
 
+/// How likely a row of raw logits makes `token`, beside the `count` likeliest.
+pub fn score(logits: &[f32], token: u32, count: usize) -> ScoredToken {
+    let (logprob, top) = logprobs(logits, token, count);
+    let own = logits[token as usize];
+    let rank = 1 + logits.iter().filter(|&&logit| logit > own).count();
+    ScoredToken { token: SampledToken { token, logprob: Some(logprob), top }, rank }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -25,6 +33,14 @@ mod tests {
         assert!((f64::from(logprob) - (f64::from(logits[17]) - exact)).abs() < 1e-5);
         assert_eq!(top.len(), 5);
         assert!(top.windows(2).all(|w| w[0].1 >= w[1].1));
+    }
+
+    #[test]
+    fn a_rank_counts_the_likelier() {
+        let scored = score(&[0.5, 2.0, 0.5, f32::NEG_INFINITY, 1.0], 2, 2);
+        assert_eq!(scored.rank, 3);
+        assert_eq!(scored.token.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 4]);
+        assert_eq!(score(&[0.5, 2.0], 1, 0).rank, 1);
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod params;
 mod random;
 
 pub use choose::sample;
+pub use logprobs::score;
 pub use mask::TokenMask;
 pub use params::{LogitAdjustments, SampledToken, SamplingParams, ScoredToken};

@@ -13,6 +13,12 @@ impl Scheduler {
         assert_eq!(self.in_flight.take(), Some(plan.step), "a step is applied that is not in flight");
         assert_eq!(output.step, plan.step, "the executor answered another step");
         let Self { running, pool, config, last, .. } = self;
+        for (scores, scored) in plan.scores.iter().zip(output.scored) {
+            let id = plan.sequences[scores.sequence].id;
+            if let Some(sequence) = running.iter_mut().find(|s| s.id == id) {
+                sequence.prompt_logprobs.extend(scored);
+            }
+        }
         let mut sampled = output.sampled.into_iter();
         let mut updates = Vec::with_capacity(sampled.len());
         let mut leaders = Vec::new();

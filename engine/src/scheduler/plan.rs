@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::SequenceId;
 use crate::{
     kv::BlockId,
-    sampling::{SampledToken, SamplingParams, TokenMask},
+    sampling::{SampledToken, SamplingParams, ScoredToken, TokenMask},
 };
 
 /// One forward pass over a ragged batch: plain data, so that a recorded list of plans replays a bug.
@@ -16,6 +16,19 @@ pub struct StepPlan {
     /// Blocks to copy before the pass, one after the other: what a later one reads, an earlier one may have written.
     pub copies: Vec<BlockCopy>,
     pub sequences: Vec<ScheduledSequence>,
+    /// Prompt tokens whose log-probabilities are wanted.
+    pub scores: Vec<PromptScores>,
+}
+
+/// For one sequence, how likely what stands before them makes tokens of its prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromptScores {
+    /// Its place in the plan's sequences.
+    pub sequence: usize,
+    /// What follows each of its first tokens of the step.
+    pub targets: Vec<u32>,
+    /// Number of likeliest tokens to report beside each.
+    pub top: u32,
 }
 
 /// Keys and values of all layers go from one block to another.
@@ -70,6 +83,8 @@ pub struct StepOutput {
     pub sampled: Vec<(SequenceId, SampledToken)>,
     /// By models that embed: the vector of every sequence in `sampled`, whose tokens then only say that its prompt is complete.
     pub pooled: Vec<(SequenceId, Vec<f32>)>,
+    /// For each of the plan's `scores`, its targets.
+    pub scored: Vec<Vec<ScoredToken>>,
 }
 
 impl StepPlan {

@@ -140,8 +140,9 @@ impl Scheduler {
     fn finish_plan(&mut self, budget: &Budget) -> Option<StepPlan> {
         self.left_waiting = !self.waiting.is_empty();
         let scheduled = self.running.iter().filter(|s| s.num_scheduled_tokens > 0);
+        let scores = scheduled.clone().enumerate().filter_map(|(i, s)| s.scores(i)).collect();
         let sequences: Vec<_> = scheduled.map(|s| s.scheduled(&self.pool)).collect();
-        let plan = StepPlan { step: self.next_step, copies: std::mem::take(&mut self.copies), sequences };
+        let plan = StepPlan { step: self.next_step, copies: std::mem::take(&mut self.copies), sequences, scores };
         self.last.decode_tokens = plan.sequences.iter().filter(|s| is_decode(s)).map(|s| s.tokens.len()).sum();
         self.last.prefill_tokens = plan.num_tokens() - self.last.decode_tokens;
         self.last.step_budget = budget.limit - budget.withheld.min(budget.left);

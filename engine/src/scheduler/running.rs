@@ -1,12 +1,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    ExpiryCause, FinishReason, Network, NewSequence, Pacing, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
+    ExpiryCause, FinishReason, Network, NewSequence, Pacing, PromptScores, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
     pacing::{StreamPacing, Wait},
 };
 use crate::{
     kv::{BlockPool, BlockTable, CacheScope},
-    sampling::{SampledToken, SamplingParams},
+    sampling::{SampledToken, SamplingParams, ScoredToken},
 };
 
 /// Who goes first: the lowest. Both queues are sorted by it, so that preemption never costs a sequence its turn.
@@ -61,6 +61,8 @@ pub(super) struct Sequence {
     pub(super) draft_limit: usize,
     /// What the step being planned may still give a long prompt once the others have theirs.
     pub(super) prefill_allowance: usize,
+    /// Log-probabilities of the prompt's tokens but the first, as far as they are computed, where they are wanted.
+    pub(super) prompt_logprobs: Vec<ScoredToken>,
     pub(super) preemptions: u32,
     /// Cancelled while in a step; it goes when the step is done.
     pub(super) cancelled: bool,
@@ -93,6 +95,7 @@ impl Sequence {
             drafts: Vec::new(),
             draft_limit: usize::MAX,
             prefill_allowance: 0,
+            prompt_logprobs: Vec::new(),
             preemptions: 0,
             cancelled: false,
             pacing: StreamPacing::default(),
@@ -182,6 +185,14 @@ impl Sequence {
         }
     }
 
+    /// What its share of the step tells of its prompt, where that is wanted; `sequence` is its place in the plan.
+    pub(super) fn scores(&self, sequence: usize) -> Option<PromptScores> {
+        let top = self.sampling.prompt_logprobs.filter(|_| self.num_output_tokens() == 0)?;
+        let end = (self.num_computed_tokens + self.num_scheduled_tokens + 1).min(self.num_prompt_tokens);
+        let targets = self.tokens.get(self.num_computed_tokens + 1..end)?.to_vec();
+        (!targets.is_empty()).then_some(PromptScores { sequence, targets, top })
+    }
+
     /// Appends a sampled token and says whether it is the last.
     pub(super) fn push(&mut self, token: u32) -> Option<FinishReason> {
         self.tokens.push(token);
@@ -204,6 +215,7 @@ impl Sequence {
             finish,
             queued: is_first.then_some(waited),
             cached_tokens: is_first.then_some(self.num_cached_tokens),
+            prompt_logprobs: (is_first && self.sampling.reads_prompt_logits()).then(|| std::mem::take(&mut self.prompt_logprobs)),
             preemptions: self.preemptions,
             paced: std::mem::take(&mut self.pacing.sat_out),
         }
@@ -222,6 +234,8 @@ impl Sequence {
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
         self.drafts.clear();
+        // They come again with the prompt, if they have not gone out.
+        self.prompt_logprobs.clear();
         self.preemptions += 1;
     }
 }

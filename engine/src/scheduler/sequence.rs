@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sampling::{SampledToken, SamplingParams};
+use crate::sampling::{SampledToken, SamplingParams, ScoredToken};
 
 /// Names a sequence for its whole life; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct SequenceUpdate {
     pub queued: Option<Duration>,
     /// Set with the first token: how many of the prompt's tokens were found in the prefix cache.
     pub cached_tokens: Option<usize>,
+    /// Set with the first token, where the parameters ask for it: the prompt's tokens but the first.
+    pub prompt_logprobs: Option<Vec<ScoredToken>>,
     /// Number of times the sequence has been preempted so far.
     pub preemptions: u32,
     /// Whether pacing made the sequence sit steps out since its last token.

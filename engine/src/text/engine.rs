@@ -6,7 +6,7 @@ use std::sync::{
 use super::{GenerateError, Output, Params, Prompt, StopReason};
 use crate::{
     config::{EngineConfig, EngineInfo},
-    engine::{EmbedRequest, EngineCore, EngineError, GenerateRequest, LoadError, LoadedModel, Served},
+    engine::{EmbedRequest, EngineCore, EngineError, GenerateRequest, Generation, LoadError, LoadedModel, Served},
     grammar::{CompiledGrammar, Constraint, GrammarCompiler, GrammarError},
     health::StreamMeter,
     metrics::EngineMetrics,
@@ -175,10 +175,25 @@ impl Engine {
             cache_salt: params.cache_salt.clone(),
             timeout: params.timeout,
         };
-        let generations = self.shared.core.submit_group(request, &seeds)?;
+        let generations = self.submit_each(request, &seeds)?;
         let Shared { tokenizer, generating, .. } = &*self.shared;
         let output = |(i, generation)| Output::new(generation, tokenizer, params, prompt_tokens, i == 0, Arc::clone(generating));
         Ok(generations.into_iter().enumerate().map(output).collect())
+    }
+
+    /// One generation for each seed. They share the prompt's computation unless something is wanted of it that only computing it tells.
+    fn submit_each(&self, request: GenerateRequest, seeds: &[u64]) -> Result<Vec<Generation>, EngineError> {
+        if !request.sampling.reads_prompt_logits() {
+            return self.shared.core.submit_group(request, seeds);
+        }
+        let alone = seeds.iter().enumerate().map(|(i, seed)| {
+            let mut request = request.clone();
+            if i > 0 {
+                request.stream = request.stream.map(|meter| Arc::new(StreamMeter::new(meter.connection().clone())));
+            }
+            self.shared.core.submit_group(request, &[*seed])
+        });
+        Ok(alone.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// Makes a constraint ready for [`Params::grammar`]. May take long, in the worst case about a second: not for a thread that serves others.

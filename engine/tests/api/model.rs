@@ -22,8 +22,15 @@ pub struct ModelServer {
 impl ModelServer {
     /// Serves the fixture of Qwen3's architecture: random weights, 1,024 tokens.
     pub fn start() -> Self {
+        Self::with(|_| ())
+    }
+
+    /// The same with a configuration of its own.
+    pub fn with(change: impl FnOnce(&mut EngineConfig)) -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen3");
-        let engine = Engine::load(EngineConfig { threads: 1, ..EngineConfig::new(folder) }).unwrap();
+        let mut config = EngineConfig { threads: 1, ..EngineConfig::new(folder) };
+        change(&mut config);
+        let engine = Engine::load(config).unwrap();
         let state = ApiState::new(engine.clone(), vec!["q".to_owned()], "q".to_owned());
         Self { router: api::router(Arc::new(state)), tokenizer: Arc::clone(engine.tokenizer()), engine }
     }

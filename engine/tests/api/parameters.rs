@@ -216,3 +216,43 @@ async fn fields_that_change_nothing_are_taken() {
         assert_eq!(server.post(path, body).await["choices"][0]["finish_reason"], "stop", "{path}");
     }
 }
+
+/// What the model said of its own tokens, one by one, it says again of the same tokens in a prompt, however that is cut into steps.
+#[tokio::test]
+async fn a_prompts_log_probabilities_are_those_of_generating_it() {
+    let server = ModelServer::start();
+    let said = server.complete(json!({"prompt": [40, 41, 42], "temperature": 0, "ignore_eos": true, "max_tokens": 100, "logprobs": 2, "return_token_ids": true, "return_tokens_as_token_ids": true})).await;
+    let said = &said["choices"][0];
+    let prompt: Vec<u64> =
+        [40, 41, 42].into_iter().chain(said["token_ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap())).collect();
+    for max_num_batched_tokens in [2048, 7] {
+        let server = ModelServer::with(|config| config.max_num_batched_tokens = max_num_batched_tokens);
+        let scored = server.complete(json!({"prompt": prompt, "prompt_logprobs": 2, "max_tokens": 1, "n": 2})).await;
+        for choice in scored["choices"].as_array().unwrap() {
+            let entries = choice["prompt_logprobs"].as_array().unwrap();
+            assert_eq!((entries.len(), &entries[0]), (prompt.len(), &Value::Null));
+            for (i, id) in prompt.iter().enumerate().skip(1) {
+                let own = &entries[i][id.to_string()];
+                assert!(own["rank"].as_u64().unwrap() >= 1);
+                if i >= 3 {
+                    assert_eq!(own["logprob"], said["logprobs"]["token_logprobs"][i - 3], "{i}");
+                    assert_eq!(own["rank"], 1);
+                    let top = said["logprobs"]["top_logprobs"][i - 3].as_object().unwrap();
+                    for (name, logprob) in top {
+                        assert_eq!(&entries[i][name.strip_prefix("token_id:").unwrap()]["logprob"], logprob, "{i}");
+                    }
+                }
+            }
+        }
+        let echo = json!({"prompt": prompt, "echo": true, "logprobs": 2, "max_tokens": 0, "return_tokens_as_token_ids": true});
+        let echoed = server.complete(echo.clone()).await["choices"][0]["logprobs"].clone();
+        let count = |list: &str| echoed[list].as_array().unwrap().len();
+        assert_eq!(["tokens", "token_logprobs", "top_logprobs", "text_offset"].map(count), [prompt.len(); 4]);
+        assert_eq!((&echoed["token_logprobs"][0], &echoed["top_logprobs"][0]), (&Value::Null, &Value::Null));
+        assert_eq!(echoed["token_logprobs"].as_array().unwrap()[3..], said["logprobs"]["token_logprobs"].as_array().unwrap()[..]);
+        let streamed = server.stream(echo).await;
+        assert_eq!(streamed[0]["choices"][0]["logprobs"], echoed);
+    }
+    let chat = server.chat(json!({"prompt_logprobs": 0})).await;
+    assert_eq!(chat["prompt_logprobs"].as_array().unwrap().len() as u64, chat["usage"]["prompt_tokens"].as_u64().unwrap());
+}

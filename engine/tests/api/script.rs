@@ -73,7 +73,7 @@ impl Executor for Script {
             let token = request.mask.as_ref().filter(|mask| !mask.allows(token)).and_then(|mask| mask.first()).unwrap_or(token);
             Some((sequence.id, sampled(token, request.params.logprobs)))
         });
-        Ok(StepOutput { step: plan.step, sampled: sampled.collect(), pooled: Vec::new() })
+        Ok(StepOutput { step: plan.step, sampled: sampled.collect(), ..StepOutput::default() })
     }
 }
 

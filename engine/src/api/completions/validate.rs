@@ -57,9 +57,6 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<CompletionRe
         (true, Some(0)) => Some(Echo::PromptOnly),
         (true, _) => Some(Echo::WithAnswer),
     };
-    if echo.is_some() && logprobs.is_some() {
-        return Err(ApiError::field("echo", "`echo` with `logprobs` is not supported yet."));
-    }
     if echo.is_some() {
         options.params.sampling.prompt_logprobs = options.params.sampling.prompt_logprobs.or(logprobs);
     }

@@ -9,7 +9,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("suffix", "\"\""),
     ("use_beam_search", "false"),
     ("prompt_embeds", "null"),
-    ("prompt_logprobs", "null"),
     ("logprob_token_ids", "[]"),
     ("repetition_detection", "null"),
     ("thinking_token_budget", "-1"),

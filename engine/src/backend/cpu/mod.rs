@@ -41,7 +41,7 @@ use super::{
 };
 use crate::{
     kv::BlockId,
-    sampling::{self, SampledToken},
+    sampling::{self, SampledToken, ScoredToken},
     scheduler::SampleRequest,
 };
 
@@ -215,5 +215,21 @@ impl Backend for CpuBackend {
             }
         });
         Ok(sampled)
+    }
+
+    fn score(&self, logits: &CpuBuffer, targets: &[(u32, u32)]) -> Result<Vec<ScoredToken>, BackendError> {
+        assert_eq!(logits.rows(), targets.len(), "rows of logits");
+        let nothing = SampledToken { token: 0, logprob: None, top: Vec::new() };
+        let mut scored = vec![ScoredToken { token: nothing, rank: 0 }; targets.len()];
+        let to = Shared::new(&mut scored);
+        self.cpu.pool.split(targets.len(), true, |_, rows| {
+            for row in rows {
+                // SAFETY: this element is no other thread's.
+                let to = unsafe { to.part(row, 1) };
+                let (token, count) = targets[row];
+                to[0] = sampling::score(logits.row(row), token, count as usize);
+            }
+        });
+        Ok(scored)
     }
 }
