@@ -130,3 +130,42 @@ fn nothing_left_falls_back_to_what_the_grammar_allows() {
     let a = LogitAdjustments { allowed_token_ids: Some(vec![1]), bad_words: vec![vec![1]], ..LogitAdjustments::default() };
     assert_eq!(sample(&[3.0, 1.0, 0.0], &request(a, &[], &[], None)).token, 0);
 }
+
+#[derive(serde::Deserialize)]
+struct Reference {
+    logits: Vec<f32>,
+    prompt: Vec<u32>,
+    output: Vec<u32>,
+    repetition_penalty: f32,
+    frequency_penalty: f32,
+    presence_penalty: f32,
+    logit_bias: Vec<(u32, f32)>,
+    min_tokens: usize,
+    stop_token_ids: Vec<u32>,
+    /// Null for minus infinity.
+    expected: Vec<Option<f32>>,
+}
+
+/// `testdata/adjust.py` made them with transformers' processors and vLLM's penalties.
+#[test]
+fn adjustments_are_those_of_transformers_and_vllm() {
+    let references: Vec<Reference> = serde_json::from_str(include_str!("testdata/adjust.json")).unwrap();
+    for (i, reference) in references.into_iter().enumerate() {
+        let adjustments = LogitAdjustments {
+            repetition_penalty: reference.repetition_penalty,
+            frequency_penalty: reference.frequency_penalty,
+            presence_penalty: reference.presence_penalty,
+            logit_bias: reference.logit_bias,
+            min_tokens: reference.min_tokens,
+            stop_token_ids: reference.stop_token_ids,
+            ..LogitAdjustments::default()
+        };
+        let request = request(adjustments, &reference.prompt, &reference.output, None);
+        for (id, (ours, theirs)) in adjusted(&reference.logits, &request).iter().zip(&reference.expected).enumerate() {
+            match theirs {
+                None => assert_eq!(*ours, f32::NEG_INFINITY, "case {i}, token {id}"),
+                Some(theirs) => assert!((ours - theirs).abs() < 1e-5, "case {i}, token {id}: {ours} for {theirs}"),
+            }
+        }
+    }
+}

@@ -139,3 +139,20 @@ proptest! {
         });
     }
 }
+
+/// A sequence that loses its KV keeps its place in the grammar.
+#[tokio::test]
+async fn preemption_changes_no_constrained_answer() {
+    let fields = || hot(json!({"guided_regex": "[a-f ]{150}", "n": 4, "max_tokens": 160}));
+    let roomy = ModelServer::start().complete(fields()).await;
+    let narrow = ModelServer::with(|config| {
+        config.num_blocks = Some(12);
+        config.model_name = "q".to_owned();
+    });
+    let answer = narrow.complete(fields()).await;
+    assert_eq!(texts(&answer), texts(&roomy));
+    assert!(texts(&answer).iter().all(|text| text.len() == 150));
+    let metrics = narrow.engine.metrics().render();
+    let preemptions = metrics.lines().find_map(|line| line.strip_prefix("vllm:num_preemptions_total{engine=\"0\",model_name=\"q\"} "));
+    assert!(preemptions.unwrap().parse::<u32>().unwrap() > 0);
+}

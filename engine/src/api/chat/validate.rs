@@ -27,6 +27,9 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<ChatRequest,
     let fields: ChatFields = body.fields()?;
     let model = state.model_name(fields.model.as_deref())?;
     refuse_unsupported(body)?;
+    if body.get("echo").is_some_and(|echo| *echo == true) {
+        return Err(ApiError::field("echo", "`echo` is not supported in chats: /v1/completions has it."));
+    }
     let prompt: PromptFields = body.fields()?;
     let tools: ToolFields = body.fields()?;
     let ToolUse { calls, single_call, schema } = tools.validate(&state.chat)?;
