@@ -28,7 +28,8 @@ fn grammar(c: &mut Criterion) {
         "required": ["name", "age", "address", "tags"],
     });
     let constraint = Constraint::json_schema(person);
-    let text = r#"{"name": "Ada Lovelace", "age": 36, "address": {"city": "London", "zip": "12345"}, "tags": ["poetry", "engines", "notes"]}"#;
+    let text =
+        r#"{"name": "Ada Lovelace", "age": 36, "address": {"city": "London", "zip": "12345"}, "tags": ["poetry", "engines", "notes"]}"#;
     let ids = tokenizer.encode(text, false).expect("ids");
 
     c.bench_function("grammar/first", |b| b.iter(|| compiler().compile(black_box(&constraint))));
