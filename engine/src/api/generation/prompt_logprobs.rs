@@ -1,4 +1,5 @@
 use serde::{Serialize, Serializer, ser::SerializeSeq};
+use serde_json::{Map, Value};
 
 use super::json_logprob;
 use crate::{sampling::ScoredToken, tokenizer::Tokenizer};
