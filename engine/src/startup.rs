@@ -15,8 +15,9 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         HintUrl::None => "no hint server".to_owned(),
         url => format!("hints from {url}"),
     };
+    let task = info.embedding_size.map_or(String::new(), |size| format!(", embeds in {size} dimensions"));
     let rows = [
-        ("model", format!("{} ({})", config.model_name, loaded.architecture)),
+        ("model", format!("{} ({}{task})", config.model_name, loaded.architecture)),
         (
             "weights",
             format!("{:.1} MiB, computed in {}, loaded in {:.1} s", mib(loaded.weights_bytes), loaded.dtype, loaded.took.as_secs_f64()),

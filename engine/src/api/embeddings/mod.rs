@@ -16,7 +16,11 @@ use super::{
     json_body::JsonBody,
     openapi::{Operation, reads},
 };
-use crate::engine::EmbedRequest;
+use crate::{
+    engine::EmbedRequest,
+    scheduler::FinishReason,
+    text::{Observer, Outcome},
+};
 
 pub(super) fn describe() -> Operation {
     Operation::post("Texts as vectors")
@@ -34,7 +38,13 @@ pub(super) async fn handle(
     let prompts: Vec<Vec<u32>> = prompts.into_iter().map(|prompt| prompt.tokens).collect();
     prompts.iter().try_for_each(|prompt| validate::check_prompt(prompt, state.engine.info()))?;
     let num_tokens = prompts.iter().map(Vec::len).sum();
-    let embed = |prompt| state.engine.embed_tokens(EmbedRequest { prompt, priority: request.priority, timeout: None });
+    if let Some(log) = &context.log {
+        log.starts(&request.model, num_tokens, 0, false);
+    }
+    let embed = |prompt| state.engine.embed_tokens(EmbedRequest { prompt, priority: request.priority, timeout: context.timeout });
     let vectors = try_join_all(prompts.into_iter().map(embed)).await?;
+    if let Some(log) = &context.log {
+        log.ended(&Outcome { prompt_tokens: num_tokens, finish: Some(FinishReason::Stop), health: 1.0, ..Outcome::default() });
+    }
     Ok(Json(response::embeddings(&context.request_id, request.model, vectors, &request.form, num_tokens)))
 }

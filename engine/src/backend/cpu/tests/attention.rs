@@ -37,7 +37,7 @@ struct Manner {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let head_dim = prop_oneof![Just(8usize), Just(16), Just(20), Just(32), Just(64), Just(80), Just(128)];
+    let head_dim = prop_oneof![Just(8usize), Just(16), Just(20), Just(32), Just(64), Just(80), Just(128), Just(256)];
     let window = prop_oneof![2 => Just(None), 1 => (1usize..200).prop_map(Some)];
     let cap = prop_oneof![2 => Just(None), 1 => (1f32..20.0).prop_map(Some)];
     (any::<u64>(), prop::collection::vec(1usize..300, 1..4), head_dim, 1usize..9, 1usize..4, (window, cap), any::<bool>(), any::<bool>())
