@@ -1,6 +1,7 @@
 //! What follows attention in a layer: a gated MLP, or a mixture of them. Reads `step.normed` and writes `step.delta`.
 
 use super::{
+    ExpertsConfig,
     decoder::{Scope, Step},
     parts::Linear,
 };
@@ -43,18 +44,18 @@ pub(super) struct Mixture<B: Backend> {
 
 impl<B: Backend> Mixture<B> {
     /// Every rank has its share of each expert.
-    fn load(scope: &Scope<'_, B>, routing: &super::config::ExpertsConfig) -> Result<Self, WeightsError> {
+    fn load(scope: &Scope<'_, B>, routing: &ExpertsConfig) -> Result<Self, WeightsError> {
         let (hidden, inner, [gate, up, down]) = (scope.config.hidden_size, routing.intermediate_size, scope.names.expert);
-        let each = |load: &dyn Fn(&Scope<'_, B>) -> Result<B::Matrix, WeightsError>| {
-            (0..routing.num_experts).map(|expert| load(&scope.at(&format!("experts.{expert}")))).collect::<Result<Vec<_>, _>>()
-        };
+        let expert = |index: usize| scope.at(&format!("experts.{index}"));
+        let gate_up = |index| expert(index).matrix(&[(gate, inner), (up, inner)], hidden, Cut::Rows);
+        let down = |index| expert(index).matrix(&[(down, hidden)], inner, Cut::Cols);
         Ok(Self {
             router: Linear::load(scope, &[("gate", routing.num_experts)], hidden, Cut::None, false)?,
             experts: Experts {
                 routing: routing.routing,
                 activation: scope.config.activation,
-                gate_up: each(&|expert| expert.matrix(&[(gate, inner), (up, inner)], hidden, Cut::Rows))?,
-                down: each(&|expert| expert.matrix(&[(down, hidden)], inner, Cut::Cols))?,
+                gate_up: (0..routing.num_experts).map(gate_up).collect::<Result<_, _>>()?,
+                down: (0..routing.num_experts).map(down).collect::<Result<_, _>>()?,
             },
         })
     }

@@ -103,8 +103,8 @@ async fn every_form_of_a_prompt_is_embedded() {
     let server = embeds();
     let ids = server.engine.tokenizer().encode("def main():", true).unwrap();
     let expected = json!([ids.len() as f32, ids[0] as f32, *ids.last().unwrap() as f32]);
-    assert_eq!(server.vectors(json!({"input": "def main():"})).await, [expected.clone()]);
-    assert_eq!(server.vectors(json!({"input": ids.clone()})).await, [expected.clone()]);
+    assert_eq!(server.vectors(json!({"input": "def main():"})).await, vec![expected.clone()]);
+    assert_eq!(server.vectors(json!({"input": ids.clone()})).await, vec![expected.clone()]);
     assert_eq!(server.vectors(json!({"input": ["def main():", "def main():"]})).await, [expected.clone(), expected.clone()]);
     assert_eq!(server.vectors(json!({"input": [ids, [7, 8]]})).await, [expected, json!([2.0, 7.0, 8.0])]);
 }

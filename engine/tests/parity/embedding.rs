@@ -65,8 +65,7 @@ fn embed(folder: &Path, config: CpuConfig, cut: Cut, cases: &[Case]) -> Option<V
         }
         plan.sequences.iter().for_each(|s| computed[s.id.0 as usize] += s.tokens.len());
         let output = executor.execute(&plan).unwrap();
-        let ids = |sequences: Vec<SequenceId>| sequences;
-        assert_eq!(ids(output.sampled.iter().map(|s| s.0).collect()), ids(output.pooled.iter().map(|p| p.0).collect()));
+        assert!(output.sampled.iter().map(|s| s.0).eq(output.pooled.iter().map(|p| p.0)));
         output.pooled.into_iter().for_each(|(id, vector)| vectors[id.0 as usize] = vector);
     }
     Some(vectors)

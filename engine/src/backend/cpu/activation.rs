@@ -31,7 +31,7 @@ impl Map {
             }
             // tanh(y) = 2 / (1 + e^-2y) - 1, so that half of what it adds to 1 is a sigmoid.
             Self::Activation(Activation::GeluTanh) => {
-                const TWICE_SQRT_2_BY_PI: f32 = 1.595_769_1;
+                const TWICE_SQRT_2_BY_PI: f32 = 1.595_769_2;
                 let cubic = s.fma(s.mul(s.mul(x, x), x), s.splat(0.044_715), x);
                 over_one_plus_exp(s, x, s.mul(cubic, s.splat(TWICE_SQRT_2_BY_PI)))
             }

@@ -1,5 +1,7 @@
 //! Functions that have no instruction of their own.
 
+use std::f32::consts::FRAC_2_SQRT_PI;
+
 use super::Simd;
 
 /// `e^x` for finite `x` or minus infinity, within two units in the last place; exactly 0 below -87.3.
@@ -61,7 +63,7 @@ pub(in super::super) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub(in super::super) fn erf<S: Simd>(s: S, x: S::F) -> S::F {
     let (size, sign) = split_sign(s, x);
-    let below_one = [1.128_379_1, -0.376_126_26, 0.112_835_854, -0.026_853_815, 0.005_188_334, -8.010_242e-4, 7.854_009e-5];
+    let below_one = [FRAC_2_SQRT_PI, -0.376_126_26, 0.112_835_854, -0.026_853_815, 0.005_188_334, -8.010_242e-4, 7.854_009e-5];
     let above_one = [1.128_691_6, 0.634_979_96, 0.106_514_93, -0.023_997_352, 0.003_751_890_5, -3.493_114_2e-4, 1.384_276_9e-5];
     let small = s.mul(x, polynomial(s, s.mul(x, x), below_one));
     // From 4 on the rest is less than half a unit in the last place.
