@@ -88,9 +88,11 @@ impl Operation {
         self
     }
 
-    /// Server-sent events, where the request asks for a stream.
-    pub(super) fn streams(self) -> Self {
-        self.gives_text("text/event-stream")
+    /// Server-sent events, where the request asks for a stream; the schema is of one event.
+    pub(super) fn streams(mut self) -> Self {
+        let fields = json!({"event": {"type": "string"}, "data": {"type": "string"}});
+        self.answers.push(("text/event-stream", json!({"type": "object", "properties": fields, "required": ["data"]})));
+        self
     }
 
     pub(super) fn fails(mut self, errors: Errors) -> Self {

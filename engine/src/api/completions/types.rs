@@ -7,6 +7,7 @@ use super::PromptField;
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct CompletionFields {
     pub(super) model: Option<String>,
+    #[schemars(with = "PromptField")]
     pub(super) prompt: Option<PromptField>,
     #[schemars(extend("minimum" = 1))]
     pub(super) max_tokens: Option<i64>,

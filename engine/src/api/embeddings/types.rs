@@ -7,6 +7,7 @@ use crate::api::completions::PromptField;
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct EmbeddingFields {
     pub(super) model: Option<String>,
+    #[schemars(with = "PromptField")]
     pub(super) input: Option<PromptField>,
     /// "float" or "base64".
     pub(super) encoding_format: Option<String>,

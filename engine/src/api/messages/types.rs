@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct MessagesFields {
     pub(super) model: Option<String>,
+    #[schemars(with = "Vec<InputMessage>", length(min = 1))]
     pub(super) messages: Option<Vec<InputMessage>>,
     /// Required by `/v1/messages`.
     pub(super) max_tokens: Option<i64>,

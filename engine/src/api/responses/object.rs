@@ -35,11 +35,11 @@ pub(super) struct Template {
     background: bool,
     store: bool,
     service_tier: &'static str,
-    temperature: f32,
+    temperature: f64,
     text: TextConfig,
     tool_choice: ToolChoice,
     tools: Vec<Tool>,
-    top_p: f32,
+    top_p: f64,
     truncation: &'static str,
     pub(super) usage: Option<ResponseUsage>,
     user: Option<String>,
@@ -103,11 +103,11 @@ impl Template {
             background: false,
             store: false,
             service_tier: "default",
-            temperature: sampling.temperature,
+            temperature: as_written(sampling.temperature),
             text: fields.text.unwrap_or(TextConfig { format: Some(TextFormat::Text {}) }),
             tool_choice: fields.tool_choice.unwrap_or(ToolChoice::Mode(default_choice)),
             tools,
-            top_p: sampling.top_p,
+            top_p: as_written(sampling.top_p),
             truncation: "disabled",
             usage: None,
             user: fields.user,
@@ -135,6 +135,11 @@ impl Template {
         });
         self.output = output;
     }
+}
+
+/// The number that was meant, without the digits that a wider type would show.
+fn as_written(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 pub(super) fn response(mut template: Template, tokenizer: &Tokenizer, choices: Vec<WholeChoice>) -> Template {

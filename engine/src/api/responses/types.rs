@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 pub(super) struct ResponsesFields {
     #[serde(rename = "model")]
     _model: Option<String>,
+    #[schemars(with = "Input")]
     pub(super) input: Option<Input>,
     /// The system's message, in front of the input.
     pub(super) instructions: Option<String>,
