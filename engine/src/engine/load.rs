@@ -32,6 +32,9 @@ const DEFAULT_KV_BYTES: usize = 4 << 30;
 /// Rows at which a CPU's products are as fast as with any more.
 const CPU_PREFILL_QUANTUM: usize = 256;
 
+/// Most memory of the KV cache that the start waits for: a kernel may zero no more than half a gigabyte a second.
+const POPULATED_KV_BYTES: usize = 512 << 20;
+
 /// Files of the model inside the binary.
 mod demo {
     pub(super) const CONFIG: &[u8] = include_bytes!("../../demo-model/config.json");
@@ -213,7 +216,7 @@ impl Types {
             kv_dtype: self.kv,
             weights: self.weights,
             isa: None,
-            populated_kv_bytes: memory::available_bytes() / 4,
+            populated_kv_bytes: POPULATED_KV_BYTES.min(memory::available_bytes() / 4),
         }
     }
 }

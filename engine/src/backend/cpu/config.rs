@@ -58,7 +58,7 @@ pub struct CpuConfig {
     pub weights: Option<DType>,
     /// `None` takes the best that the machine has.
     pub isa: Option<Isa>,
-    /// A KV cache of up to so many bytes has its memory from the start; a larger one gets it as it is first used.
+    /// So many bytes of the KV cache, its first blocks, have their memory from the start; others get it when they are first used.
     pub populated_kv_bytes: usize,
 }
 

@@ -24,9 +24,6 @@ pub(super) use view::HeadView;
 /// Positions in a group: one vector of keys.
 pub(super) const GROUP: usize = LANES;
 
-/// What threads share the work of population by: a huge page.
-const PIECE: usize = 2 << 20;
-
 /// A head is one block of the product's inner dimension at most.
 pub(super) const MAX_HEAD_DIM: usize = BLOCK;
 
@@ -117,13 +114,17 @@ pub struct CpuKvCache {
 }
 
 impl CpuKvCache {
-    /// A cache of up to `populated` bytes has its memory from the start, so that first writes do not wait for the kernel to zero it.
+    /// The first blocks, up to `populated` bytes, have their memory from the start, so that first writes do not wait for the kernel to
+    /// zero it.
     pub(super) fn new(shape: KvShape, populated: usize, pool: &Pool) -> Result<Self, BackendError> {
         let bytes = shape.block_bytes().saturating_mul(shape.layout.num_blocks);
         let memory = Region::zeroed("the KV cache", bytes)?;
-        if bytes <= populated {
-            pool.split(bytes.div_ceil(PIECE), true, |_, pieces| memory.populate(pieces.start * PIECE..bytes.min(pieces.end * PIECE)));
-        }
+        let blocks = shape.layout.num_blocks.min(populated / shape.block_bytes().max(1));
+        pool.split(shape.layout.num_layers, blocks > 0, |_, layers| {
+            for layer in layers {
+                memory.populate(shape.group_offset(layer, 0, 0, 0)..shape.group_offset(layer, blocks, 0, 0));
+            }
+        });
         Ok(Self { shape, memory })
     }
 

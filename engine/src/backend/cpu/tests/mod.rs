@@ -33,7 +33,8 @@ impl Random {
 }
 
 fn backend(isa: Isa, threads: usize, compute: ComputeType, kv_dtype: KvType) -> CpuBackend {
-    CpuBackend::new(CpuConfig { threads, compute, kv_dtype, isa: Some(isa), ..CpuConfig::default() }).expect("available")
+    CpuBackend::new(CpuConfig { threads, compute, kv_dtype, isa: Some(isa), populated_kv_bytes: 1 << 16, ..CpuConfig::default() })
+        .expect("available")
 }
 
 /// Every instruction set of this machine with every compute type.
