@@ -38,10 +38,13 @@ struct Seen {
 /// Visits the server once.
 pub(super) fn act(server: SocketAddr, random: &mut Random) -> Event {
     type Visit = fn(SocketAddr, &mut Random, &mut Seen) -> anyhow::Result<()>;
-    let visits: [(&str, u64, Visit); 9] = [
+    let visits: [(&str, u64, Visit); 12] = [
         ("stream", 6, stream),
         ("whole", 4, whole),
         ("stream_slowly", 2, stream_slowly),
+        ("other_route", 2, other_route),
+        ("other_route_stream", 2, other_route_stream),
+        ("tools", 1, tools),
         ("leave_stream", 4, leave_stream),
         ("leave_whole", 2, leave_whole),
         ("malformed", 3, malformed),
@@ -90,7 +93,7 @@ fn whole(server: SocketAddr, random: &mut Random, seen: &mut Seen) -> anyhow::Re
     let text = response.read_all()?;
     let answer: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON: {text}", request.path))?;
     if seen.status != 200 {
-        return refusal(&answer, &request, seen);
+        return refusal(&answer, &request.body, seen);
     }
     let choices = answer["choices"].as_array().context("no choices")?;
     ensure!(choices.len() == request.choices, "{} choices instead of {}: {}", choices.len(), request.choices, request.body);
@@ -99,6 +102,56 @@ fn whole(server: SocketAddr, random: &mut Random, seen: &mut Seen) -> anyhow::Re
         let text = choice["text"].as_str().or(choice["message"]["content"].as_str()).unwrap_or_default();
         request.check(text, reason)?;
         seen.finish_reasons.push(reason.to_owned());
+    }
+    Ok(())
+}
+
+/// Asks in the way of another API.
+fn other_route(server: SocketAddr, random: &mut Random, seen: &mut Seen) -> anyhow::Result<()> {
+    let (path, body, _) = requests::other_route(random, false);
+    let response = http::send(server, "POST", path, Some(&body))?;
+    seen.status = response.status;
+    let answer: Value = serde_json::from_str(&response.read_all()?)?;
+    ensure!(seen.status == 200, "{path} {body} was answered with {}: {answer}", seen.status);
+    // The one says why it stopped, the other how it stands.
+    let reason = answer["stop_reason"].as_str().or(answer["status"].as_str()).with_context(|| format!("no reason: {answer}"))?;
+    seen.finish_reasons.push(reason.to_owned());
+    Ok(())
+}
+
+/// The same, as a stream.
+fn other_route_stream(server: SocketAddr, random: &mut Random, seen: &mut Seen) -> anyhow::Result<()> {
+    let (path, body, ends) = requests::other_route(random, true);
+    let response = http::send(server, "POST", path, Some(&body))?;
+    seen.status = response.status;
+    let text = response.read_all()?;
+    ensure!(seen.status == 200, "{path} {body} was answered with {}: {text}", seen.status);
+    let last = text.lines().rev().find_map(|line| line.strip_prefix("event: ")).unwrap_or_default();
+    ensure!(ends.contains(&last), "a stream of {path} ended with '{last}': {body}");
+    seen.finish_reasons.push(last.to_owned());
+    Ok(())
+}
+
+/// Has the model call a tool.
+fn tools(server: SocketAddr, random: &mut Random, seen: &mut Seen) -> anyhow::Result<()> {
+    let body = requests::tool_chat(random);
+    let response = http::send(server, "POST", "/v1/chat/completions", Some(&body))?;
+    seen.status = response.status;
+    let answer: Value = serde_json::from_str(&response.read_all()?)?;
+    if seen.status != 200 {
+        return refusal(&answer, &body, seen);
+    }
+    let choice = &answer["choices"][0];
+    let reason = choice["finish_reason"].as_str().with_context(|| format!("no finish_reason: {answer}"))?;
+    seen.finish_reasons.push(reason.to_owned());
+    if reason == "length" {
+        return Ok(());
+    }
+    let calls = choice["message"]["tool_calls"].as_array().filter(|calls| !calls.is_empty());
+    for call in calls.with_context(|| format!("no tool was called: {answer}"))? {
+        let arguments = call["function"]["arguments"].as_str().unwrap_or_default();
+        let arguments: Value = serde_json::from_str(arguments).with_context(|| format!("arguments are not JSON: {answer}"))?;
+        ensure!(arguments["city"].is_string() && arguments["days"].is_i64(), "arguments do not satisfy the schema: {arguments}");
     }
     Ok(())
 }
@@ -165,7 +218,7 @@ fn read_stream(server: SocketAddr, request: &Request, seen: &mut Seen, go_on: im
     let mut response = http::send(server, "POST", request.path, Some(&request.body))?;
     seen.status = response.status;
     if seen.status != 200 {
-        return refusal(&serde_json::from_str(&response.read_all()?)?, request, seen);
+        return refusal(&serde_json::from_str(&response.read_all()?)?, &request.body, seen);
     }
     let (mut pending, mut texts, mut reasons, mut done) = (Vec::new(), HashMap::<u64, String>::new(), HashMap::<u64, String>::new(), false);
     for chunk in 0.. {
@@ -202,7 +255,7 @@ fn read_stream(server: SocketAddr, request: &Request, seen: &mut Seen, go_on: im
 }
 
 /// Refusing a good request is right only when the server is full, or has not learnt a field yet and says so.
-fn refusal(answer: &Value, request: &Request, seen: &mut Seen) -> anyhow::Result<()> {
+fn refusal(answer: &Value, body: &Value, seen: &mut Seen) -> anyhow::Result<()> {
     let message = answer["error"]["message"].as_str().unwrap_or_default();
     match seen.status {
         503 => Ok(()),
@@ -210,7 +263,7 @@ fn refusal(answer: &Value, request: &Request, seen: &mut Seen) -> anyhow::Result
             seen.refused = answer["error"]["param"].as_str().map(str::to_owned);
             Ok(())
         }
-        status => bail!("{} was answered with {status}: {answer}", request.body),
+        status => bail!("{body} was answered with {status}: {answer}"),
     }
 }
 

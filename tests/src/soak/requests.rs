@@ -22,6 +22,9 @@ pub(super) enum Promise {
     OneOf(&'static [&'static str]),
 }
 
+/// As the engine calls its demo model.
+const MODEL: &str = "tokenflow-demo";
+
 const ANSWERS: &[&str] = &["yes", "no", "perhaps later"];
 
 pub(super) fn good(random: &mut Random, stream: bool) -> Request {
@@ -101,6 +104,31 @@ pub(super) fn good(random: &mut Random, stream: bool) -> Request {
     }
     let path = if is_chat { "/v1/chat/completions" } else { "/v1/completions" };
     Request { path, body: Value::Object(body), choices, promise }
+}
+
+/// A route of another API in its text form, a body for it, and the event that ends its streams.
+pub(super) fn other_route(random: &mut Random, stream: bool) -> (&'static str, Value, &'static [&'static str]) {
+    let max_tokens = 1 + random.below(30);
+    let temperature = random.below(10) as f64 / 10.0;
+    if random.one_in(2) {
+        let messages = json!([{"role": "user", "content": text(random)}]);
+        let body = json!({"model": MODEL, "max_tokens": max_tokens, "messages": messages, "temperature": temperature, "stream": stream});
+        ("/v1/messages", body, &["message_stop"])
+    } else {
+        let body =
+            json!({"model": MODEL, "max_output_tokens": max_tokens, "input": text(random), "temperature": temperature, "stream": stream});
+        ("/v1/responses", body, &["response.completed", "response.incomplete"])
+    }
+}
+
+/// A chat that must end in a call of its tool, or for want of tokens.
+pub(super) fn tool_chat(random: &mut Random) -> Value {
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
+                            "required": ["city", "days"], "additionalProperties": false});
+    let tool = json!({"type": "function", "function": {"name": "weather", "parameters": parameters}});
+    let choice = random.choose(&[json!("required"), json!({"type": "function", "function": {"name": "weather"}})]).clone();
+    json!({"messages": [{"role": "user", "content": text(random)}], "tools": [tool], "tool_choice": choice, "max_tokens": 20 + random.below(80),
+           "temperature": random.below(12) as f64 / 10.0})
 }
 
 /// A piece of the words, from a few letters to more than fits into one step.
