@@ -56,6 +56,10 @@ const ENGINE_FLAGS: &[&str] = &[
     "20",
     "--max-num-batched-tokens",
     "256",
+    "--scheduling-policy",
+    "priority",
+    "--speculative-config",
+    r#"{"method": "ngram", "num_speculative_tokens": 3}"#,
     "--disable-log-requests",
 ];
 

@@ -38,10 +38,21 @@ impl Tally {
         if let Some(violation) = event.violation {
             self.num_violations += 1;
             if self.violations.len() < MAX_VIOLATIONS {
-                self.violations.push(violation);
+                self.violations.push(shortened(&violation));
             }
         }
     }
+}
+
+/// Its beginning, which names the visit, and its end, which says what happened: between them stands what was asked.
+fn shortened(sentence: &str) -> String {
+    const PART: usize = 350;
+    let length = sentence.chars().count();
+    if length <= 2 * PART {
+        return sentence.to_owned();
+    }
+    let (start, end): (String, String) = (sentence.chars().take(PART).collect(), sentence.chars().skip(length - PART).collect());
+    format!("{start} [...] {end}")
 }
 
 /// What came of a soak.
