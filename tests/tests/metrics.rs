@@ -32,6 +32,9 @@ const VLLM: &[(&str, &str)] = &[
     ("request_params_max_tokens", "histogram"),
     ("request_prefill_kv_computed_tokens", "histogram"),
     ("iteration_tokens_total", "histogram"),
+    ("spec_decode_num_drafts_total", "counter"),
+    ("spec_decode_num_draft_tokens_total", "counter"),
+    ("spec_decode_num_accepted_tokens_total", "counter"),
 ];
 
 /// Ours.
