@@ -65,6 +65,8 @@ pub(super) fn good(random: &mut Random, stream: bool) -> Request {
         let n = 2 + random.below(3);
         choices *= n as usize;
         put("n", json!(n));
+        // More than one answer makes sense only where they differ.
+        put("temperature", json!(0.7));
     }
     if random.one_in(6) {
         put("priority", json!(random.below(5) as i64 - 2));
