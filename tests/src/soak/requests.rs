@@ -125,7 +125,7 @@ pub(super) fn other_route(random: &mut Random, stream: bool) -> (&'static str, V
 
 /// A chat that must end in a call of its tool, or for want of tokens.
 pub(super) fn tool_chat(random: &mut Random) -> Value {
-    let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
+    let parameters = json!({"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer", "minimum": 0, "maximum": 99}},
                             "required": ["city", "days"], "additionalProperties": false});
     let tool = json!({"type": "function", "function": {"name": "weather", "parameters": parameters}});
     let choice = random.choose(&[json!("required"), json!({"type": "function", "function": {"name": "weather"}})]).clone();
