@@ -28,8 +28,8 @@ pub(super) fn to_lark(grammar: &str) -> Result<String, GrammarError> {
     let tokens = tokens(grammar)?;
     let starts_rule = |i: usize| matches!((&tokens[i], tokens.get(i + 1)), (Token::Name(_), Some(Token::Defines)));
     let mut rules: HashMap<&str, String> = HashMap::new();
-    for i in 0..tokens.len() {
-        if let (Token::Name(name), true) = (&tokens[i], starts_rule(i)) {
+    for (i, token) in tokens.iter().enumerate() {
+        if let (Token::Name(name), true) = (token, starts_rule(i)) {
             let renamed = if name == "root" { "start".to_owned() } else { format!("rule_{i}") };
             if rules.insert(name, renamed).is_some() {
                 return invalid(format!("the rule {name} is defined twice"));
