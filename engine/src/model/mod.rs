@@ -1,8 +1,8 @@
 //! Architectures, written once over the [`Backend`](crate::backend::Backend) trait.
 //!
 //! An architecture is one file: how its config differs from the common form, what its layer is made of and in which order the parts
-//! run. [`decoder`] does the rest for all of them: embedding, the stack of layers or a pipeline stage's share of it, the head. To add
-//! one, write the file and name it in [`registry`].
+//! run. `decoder` does the rest for all of them: embedding, the stack of layers or a pipeline stage's share of it, the head. To add
+//! one, write the file and name it in `registry`.
 
 mod architecture;
 mod config;
