@@ -32,7 +32,7 @@ pub(super) fn fill_masks(plan: &mut StepPlan, live: &mut HashMap<SequenceId, Liv
         .iter_mut()
         .filter_map(|(&id, live)| Some(Row { id, matcher: live.matcher.as_mut()?, sample: constrained.remove(&id)? }))
         .collect();
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(rows.len());
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(rows.len()).max(1);
     let share = rows.len().div_ceil(threads);
     thread::scope(|scope| {
         let mut parts = rows.chunks_mut(share);
