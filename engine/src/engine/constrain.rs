@@ -33,7 +33,7 @@ pub(super) fn fill_masks(plan: &mut StepPlan, live: &mut HashMap<SequenceId, Liv
         .filter_map(|(&id, live)| Some(Row { id, matcher: live.matcher.as_mut()?, sample: constrained.remove(&id)? }))
         .collect();
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS).min(rows.len()).max(1);
-    let share = rows.len().div_ceil(threads);
+    let share = rows.len().div_ceil(threads).max(1);
     thread::scope(|scope| {
         let mut parts = rows.chunks_mut(share);
         let own = parts.next();
