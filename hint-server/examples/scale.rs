@@ -21,7 +21,7 @@ use tokenflow_hint_server::{
     tracker::Tracker,
 };
 use tokenflow_score::Measurement;
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 
 /// Connections in the order of their cookies; the first `active` stream 50 chunks of 220 bytes a second, one in ten of them is congested.
 struct MadeUp {
@@ -84,7 +84,7 @@ fn main() {
     runtime.block_on(async move {
         let feed = Arc::new(Feed::new(Tracker::new(Source::SockDiag, 220.0)));
         let probe = Box::new(MadeUp { connections, active });
-        tokio::spawn(poller::run(probe, Arc::clone(&feed), Arc::new(Notify::new())));
+        let _alive = poller::spawn(Handle::current(), probe, Arc::clone(&feed), Arc::new(Notify::new())).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router(feed)).await });

@@ -59,7 +59,7 @@ async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut 
     let feed = Arc::new(Feed::new(Tracker::new(source, cli.bytes_per_token.into())));
     let wake = Arc::new(Notify::new());
     chosen.probe.start(&Handle::current())?;
-    let poller = tokio::spawn(poller::run(chosen.probe, Arc::clone(&feed), Arc::clone(&wake)));
+    let poller = poller::spawn(Handle::current(), chosen.probe, Arc::clone(&feed), Arc::clone(&wake))?;
 
     let events = async {
         match chosen.events {
@@ -90,7 +90,7 @@ async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut 
     tokio::select! {
         result = &mut servers => return result.map(|_| ()),
         result = events => result.context("the kernel program's events cannot be read")?,
-        result = poller => result.context("measuring stopped")?,
+        _ = poller => anyhow::bail!("measuring stopped"),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

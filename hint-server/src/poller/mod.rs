@@ -4,11 +4,18 @@
 mod pace;
 
 use std::{
+    convert::Infallible,
+    io,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    time::sleep,
+};
 
 use crate::{
     probe::{Identity, Look, Probe, ProbeError, clock},
@@ -23,15 +30,29 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 /// Subscribers hear of changes at most this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks and publishes until dropped; `wake` brings the next look forward. Needs a multi-threaded runtime, since looks block.
-pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) {
+/// Measures from a thread of its own, since looks block: readers' answers never wait behind one. Ends with the runtime's process; an error
+/// or a panic in it comes out of the returned channel as its closing.
+///
+/// # Errors
+/// Where the system gives no thread.
+pub fn spawn(runtime: Handle, probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) -> io::Result<oneshot::Receiver<Infallible>> {
+    let (alive, ended) = oneshot::channel();
+    thread::Builder::new().name("measure".to_owned()).spawn(move || {
+        let _alive = alive;
+        runtime.block_on(run(probe, feed, wake));
+    })?;
+    Ok(ended)
+}
+
+/// Looks and publishes until dropped; `wake` brings the next look forward.
+async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) {
     let (mut pace, mut looks) = (Pace::default(), Vec::new());
     let mut published = None::<Duration>;
     let mut failing = false;
     loop {
         let at = feed.now();
         let started = Instant::now();
-        let result = tokio::task::block_in_place(|| look(probe.as_mut(), &feed, at, &mut pace, &mut looks));
+        let result = look(probe.as_mut(), &feed, at, &mut pace, &mut looks);
         let active = match &result {
             Ok(active) => *active,
             Err(error) => {
@@ -50,7 +71,7 @@ pub async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) 
 
         let suppressed = until_publication(published, at);
         if suppressed.is_none() {
-            tokio::task::block_in_place(|| feed.publish_change());
+            feed.publish_change();
             published = Some(at);
         }
         let cost = started.elapsed();
