@@ -1,5 +1,6 @@
 use std::{net::TcpListener, thread};
 
+use caps::{CapSet, Capability, CapsHashSet};
 use tokenflow_hint_server::{
     privileges,
     probe::ebpf::{AttachError, EbpfProbe},
@@ -25,6 +26,33 @@ fn attaching_without_privilege_says_which_are_needed() {
     let error = refused.expect("attached without a capability");
     assert!(matches!(error, AttachError::NotPermitted { .. }), "{error}");
     assert!(error.to_string().contains("CAP_BPF"), "{error}");
+}
+
+/// Runs in a thread that has these and no others.
+fn with_capabilities<T: Send>(capabilities: &[Capability], act: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let limited = scope.spawn(|| {
+            caps::set(None, CapSet::Effective, &capabilities.iter().copied().collect::<CapsHashSet>()).unwrap();
+            act()
+        });
+        limited.join().unwrap()
+    })
+}
+
+#[test]
+fn the_three_capabilities_that_the_documents_name_are_enough_and_none_is_too_many() {
+    let Some(ground) = Ground::try_new() else { return };
+    if ground.attach(unlimited(&[])).is_none() {
+        return;
+    }
+    let needed = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
+    with_capabilities(&needed, || EbpfProbe::attach(ground.cgroup.path(), &unlimited(&[])).map(drop)).unwrap();
+    for lacking in needed {
+        let others: Vec<_> = needed.into_iter().filter(|capability| *capability != lacking).collect();
+        let refused = with_capabilities(&others, || EbpfProbe::attach(ground.cgroup.path(), &unlimited(&[])).err());
+        let error = refused.unwrap_or_else(|| panic!("attached without {lacking}"));
+        assert!(matches!(error, AttachError::NotPermitted { .. }), "{lacking}: {error}");
+    }
 }
 
 #[test]

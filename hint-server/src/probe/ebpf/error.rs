@@ -1,6 +1,7 @@
 use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError, sys::SyscallError};
+use caps::{CapSet, Capability};
 use thiserror::Error;
 
 /// Lines of the verifier's log that are worth showing: it ends with the instruction it refused and why.
@@ -16,7 +17,8 @@ pub enum AttachError {
     #[error("open {path}: {error}")]
     Open { path: PathBuf, error: io::Error },
     #[error(
-        "{call}: {error}: the kernel program needs CAP_BPF and CAP_NET_ADMIN (`setcap cap_bpf,cap_net_admin+ep` on the binary, or root)"
+        "{call}: {error}: the kernel program needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (`setcap cap_bpf,cap_net_admin,cap_perfmon+ep` on the \
+         binary, or root)"
     )]
     NotPermitted { call: &'static str, error: io::Error },
     #[error("{call}: {error}: the kernel program needs Linux 5.8 or newer with CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")]
@@ -56,6 +58,11 @@ impl AttachError {
     pub(super) fn verify(error: ProgramError) -> Self {
         match error {
             ProgramError::LoadError { io_error, verifier_log } => {
+                // Without it the verifier is stricter with pointers than the program is.
+                let strict = !caps::has_cap(None, CapSet::Effective, Capability::CAP_PERFMON).unwrap_or(true);
+                if strict && io_error.raw_os_error() == Some(libc::EACCES) {
+                    return Self::NotPermitted { call: "BPF_PROG_LOAD", error: io_error };
+                }
                 let log = tail(&verifier_log.to_string(), LOG_LINES);
                 match Self::from_call("BPF_PROG_LOAD", io_error) {
                     Self::Call { error, .. } => Self::Refused { error, log },
