@@ -63,8 +63,8 @@ impl EbpfProbe {
     /// Loads the program and attaches it to `cgroup`, a cgroup v2 folder: connections of the processes in it and below it are measured from
     /// their handshake on. The program's own diagnostics go to the `log` crate's logger as set when this is called.
     ///
-    /// Needs Linux 5.8 or newer and, in the calling thread, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (before 5.11 also room in RLIMIT_MEMLOCK, which is raised if
-    /// need be).
+    /// Needs Linux 5.8 or newer and, in the calling thread, CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (before 5.11 also room in
+    /// RLIMIT_MEMLOCK, which is raised if need be).
     ///
     /// # Errors
     ///
