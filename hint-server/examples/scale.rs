@@ -40,7 +40,7 @@ impl MadeUp {
         let idle = Measurement { at, srtt_us: 900, min_rtt_us: 600, bytes_acked: 4000, data_segs_out: 20, ..Measurement::default() };
         let measurement = match cookie {
             _ if cookie >= self.active => idle,
-            _ if cookie % 10 == 0 => Measurement {
+            _ if cookie.is_multiple_of(10) => Measurement {
                 srtt_us: 700_000 + (ms * 7 + cookie) as u32 % 200_000,
                 bytes_acked: ms * 3,
                 data_segs_out: ms / 70,

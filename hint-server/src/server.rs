@@ -87,14 +87,15 @@ async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut 
 
     // The line that scripts wait for; nobody reading it is no reason to stop.
     let _ = writeln!(io::stdout(), "tokenflow-hint-server listening on http://{address} (probe: {})", source_name(source));
-    tokio::select! {
-        result = &mut servers => return result.map(|_| ()),
-        result = events => result.context("the kernel program's events cannot be read")?,
-        _ = poller => anyhow::bail!("measuring stopped"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let ended = tokio::select! {
+        result = &mut servers => Err(result.err().unwrap_or_else(|| anyhow::anyhow!("serving stopped"))),
+        result = events => result.context("the kernel program's events cannot be read"),
+        _ = poller => Err(anyhow::anyhow!("measuring stopped")),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
     feed.stop();
+    ended?;
     if tokio::time::timeout(DRAIN, servers).await.is_err() {
         tracing::warn!("some readers did not take their answers in time");
     }

@@ -30,8 +30,8 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 /// Subscribers hear of changes at most this often.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Measures from a thread of its own, since looks block: readers' answers never wait behind one. Ends with the runtime's process; an error
-/// or a panic in it comes out of the returned channel as its closing.
+/// Measures from a thread of its own, since looks block: readers' answers never wait behind one. Ends once the feed stops; a panic in it comes
+/// out of the returned channel as its closing.
 ///
 /// # Errors
 /// Where the system gives no thread.
@@ -44,7 +44,7 @@ pub fn spawn(runtime: Handle, probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<
     Ok(ended)
 }
 
-/// Looks and publishes until dropped; `wake` brings the next look forward.
+/// Looks and publishes until the feed stops; `wake` brings the next look forward.
 async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) {
     let (mut pace, mut looks) = (Pace::default(), Vec::new());
     let mut published = None::<Duration>;
@@ -84,6 +84,9 @@ async fn run(mut probe: Box<dyn Probe>, feed: Arc<Feed>, wake: Arc<Notify>) {
         // What this look found may be news: the next one, with its publication, comes as soon as it may be told.
         let interval = suppressed.map_or(interval, |left| left.min(interval));
         tokio::select! {
+            // First, since no timer may be asked once the runtime is going down.
+            biased;
+            () = feed.stopped() => return,
             () = sleep(interval.max(cost * 4)) => {}
             () = async { wake.notified().await; sleep(LEAST_INTERVAL.max(cost * 4)).await } => {}
         }
