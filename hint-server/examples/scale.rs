@@ -17,7 +17,7 @@ use tokenflow_hint_api::Source;
 use tokenflow_hint_server::{
     poller,
     probe::{Identity, Look, Probe, ProbeError},
-    publish::{Feed, router},
+    publish::{App, Feed, router},
     tracker::Tracker,
 };
 use tokenflow_score::Measurement;
@@ -87,7 +87,9 @@ fn main() {
         let _alive = poller::spawn(Handle::current(), probe, Arc::clone(&feed), Arc::new(Notify::new())).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router(feed)).await });
+        tokio::spawn(
+            async move { axum::serve(listener, router(App::new(feed)).into_make_service_with_connect_info::<SocketAddr>()).await },
+        );
         // One engine follows the stream, as in life.
         thread::spawn(move || follow(address));
         tokio::time::sleep(Duration::from_secs(2)).await;

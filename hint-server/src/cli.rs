@@ -41,6 +41,30 @@ pub struct ServeArgs {
     /// Bytes of one token's chunk on the wire, by which token rates are estimated
     #[arg(long, value_name = "N", default_value_t = 220, value_parser = clap::value_parser!(u32).range(1..))]
     pub bytes_per_token: u32,
+
+    /// Token that readers on other hosts must send ('Authorization: Bearer TOKEN'); then readers on loopback see no addresses without it
+    #[arg(long, value_name = "TOKEN", env = "TOKENFLOW_HINT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// The same from a file, which other users cannot see in the list of processes
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// Share connections with other hosts' hint servers through this Redis: redis://HOST:PORT, redis+unix:///PATH
+    #[arg(long, value_name = "URL", env = "TOKENFLOW_REDIS_URL", hide_env_values = true)]
+    pub redis: Option<String>,
+
+    /// Name of this host for the others; its host name by default
+    #[arg(long, value_name = "NAME", requires = "redis")]
+    pub host_name: Option<String>,
+
+    /// Engine whose budget and paced requests the page shows: http://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub engine_url: Option<String>,
+
+    /// An experiment's summary.json, whose modes the page compares
+    #[arg(long, value_name = "FILE")]
+    pub experiment: Option<PathBuf>,
 }
 
 /// What is measured, and with what.

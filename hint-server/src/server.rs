@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::Write,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
         net::{UnixListener, UnixStream},
@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::Context;
 use axum::serve::ListenerExt;
+use tokenflow_hint_api::Source;
 use tokio::{
     runtime::Handle,
     signal::unix::{SignalKind, signal},
@@ -23,9 +24,11 @@ use tokio::{
 
 use crate::{
     cli::ServeArgs,
+    engine::EngineWatch,
+    peers::Share,
     poller, privileges,
     probe::{choose, kernel::follow_events},
-    publish::{Feed, router, source_name},
+    publish::{Access, App, Feed, router, source_name, unix_router},
     tracker::Tracker,
 };
 
@@ -41,22 +44,59 @@ pub fn run(cli: &ServeArgs) -> anyhow::Result<()> {
     let tcp = TcpListener::bind(cli.listen).with_context(|| format!("cannot listen on {}", cli.listen))?;
     tcp.set_nonblocking(true)?;
     let unix = cli.socket.as_deref().map(SocketFile::bind).transpose()?;
+    let app = app(cli)?;
     let opened = choose::open(&cli.probe)?;
     privileges::drop_all().context("cannot drop privileges")?;
     let chosen = opened.choose()?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let result = runtime.block_on(serve(cli, tcp, unix, chosen));
+    let result = runtime.block_on(serve(app, tcp, unix, chosen));
     // A reader that does not take its answer must not hold up the exit.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut chosen: choose::Chosen) -> anyhow::Result<()> {
+/// What the command line says of readers, other hosts and the page, read while there is privilege to read it.
+fn app(cli: &ServeArgs) -> anyhow::Result<App> {
+    let feed = Arc::new(Feed::new(Tracker::new(Source::None, cli.bytes_per_token.into())));
+    let token = match (&cli.token, &cli.token_file) {
+        (Some(token), _) => Some(token.clone()),
+        (None, Some(path)) => {
+            let shown = path.display();
+            Some(fs::read_to_string(path).with_context(|| format!("--token-file {shown}: cannot be read"))?.trim().to_owned())
+        }
+        (None, None) => None,
+    };
+    let access = token.map_or_else(|| Ok(Access::default()), |token| Access::with_token(&token)).context("--token")?;
+    if !access.has_token() && !cli.listen.ip().is_loopback() {
+        tracing::warn!("listening on {}, but without --token-file only readers on this host are answered", cli.listen);
+    }
+    let experiment = cli.experiment.as_deref().map(read_summary).transpose()?;
+    let share = cli.redis.as_deref().map(|url| Share::new(url, cli.host_name.as_deref())).transpose()?;
+    let engine = cli.engine_url.as_deref().map(EngineWatch::new).transpose()?;
+    Ok(App { feed, access, share, engine, experiment })
+}
+
+fn read_summary(path: &Path) -> anyhow::Result<Arc<str>> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).with_context(|| format!("--experiment {shown}: cannot be read"))?;
+    serde_json::from_str::<serde_json::Value>(&text).with_context(|| format!("--experiment {shown}: not JSON"))?;
+    Ok(text.into())
+}
+
+async fn serve(app: App, tcp: TcpListener, unix: Option<SocketFile>, mut chosen: choose::Chosen) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let source = chosen.probe.source();
-    let feed = Arc::new(Feed::new(Tracker::new(source, cli.bytes_per_token.into())));
+    let feed = Arc::clone(&app.feed);
+    feed.begin(source);
+    if let Some(share) = &app.share {
+        tokio::spawn(Arc::clone(share).run(Arc::clone(&feed)));
+    }
+    if let Some(engine) = &app.engine {
+        tokio::spawn(Arc::clone(engine).run());
+    }
+    tokio::spawn(remember(app.clone()));
     let wake = Arc::new(Notify::new());
     chosen.probe.start(&Handle::current())?;
     let poller = poller::spawn(Handle::current(), chosen.probe, Arc::clone(&feed), Arc::clone(&wake))?;
@@ -73,8 +113,9 @@ async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut 
         // A socket that is gone already shows it at the next write.
         let _ = stream.set_nodelay(true);
     });
-    let over_tcp = axum::serve(tcp, router(Arc::clone(&feed))).with_graceful_shutdown(feed.stopped());
-    let unix_router = router(Arc::clone(&feed));
+    let over_tcp = axum::serve(tcp, router(app.clone()).into_make_service_with_connect_info::<SocketAddr>());
+    let over_tcp = over_tcp.with_graceful_shutdown(feed.stopped());
+    let unix_router = unix_router(app);
     let unix_stopped = feed.stopped();
     let over_unix = async move {
         let Some(mut file) = unix else { return Ok(()) };
@@ -100,6 +141,15 @@ async fn serve(cli: &ServeArgs, tcp: TcpListener, unix: Option<SocketFile>, mut 
         tracing::warn!("some readers did not take their answers in time");
     }
     Ok(())
+}
+
+/// Keeps the page's history.
+async fn remember(app: App) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(250));
+    loop {
+        ticks.tick().await;
+        app.feed.remember(app.feed.now(), || app.engine.as_ref().and_then(|engine| engine.state()));
+    }
 }
 
 /// A unix socket whose file goes away with it.

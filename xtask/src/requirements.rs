@@ -24,6 +24,13 @@ pub const NETWORK: &[Requirement] = &[
     Requirement { program: "ethtool", package: "ethtool", purpose: "to turn segmentation offload off on a link" },
 ];
 
+/// What hint servers on many hosts share through.
+pub const REDIS: &[Requirement] =
+    &[Requirement { program: "redis-server", package: "redis-server", purpose: "to test sharing through Redis" }];
+
+/// What the pages are looked at with.
+pub const BROWSER: &[Requirement] = &[Requirement { program: "chromium", package: "chromium", purpose: "to look at the pages" }];
+
 /// Clients that others wrote.
 pub const PYTHON: &[Requirement] =
     &[Requirement { program: "python3", package: "python3-venv", purpose: "to run the OpenAI client from PyPI" }];

@@ -41,6 +41,11 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     } else {
         eprintln!("will be skipped, since they need root: tests in network namespaces, and those that load the kernel program");
     }
+    for (needed, what) in [(requirements::REDIS, "tests with Redis"), (requirements::BROWSER, "tests in a browser")] {
+        if let Err(error) = requirements::ensure(needed) {
+            eprintln!("will be skipped: {what}: {error:#}");
+        }
+    }
     let python = python_environment().inspect_err(|error| eprintln!("will be skipped: tests with clients from PyPI: {error:#}"));
 
     let promtool = requirements::promtool().inspect_err(|error| eprintln!("will be skipped: tests with Prometheus' checker: {error:#}"));

@@ -15,7 +15,7 @@ mod subscriber;
 
 pub use backoff::Backoff;
 pub use state::HintState;
-pub use stream::{EventStream, StreamError};
+pub use stream::{EventStream, StreamError, TOKEN_ENVIRONMENT};
 pub use subscriber::{STALE_AFTER, Status, Subscriber};
 pub use types::{Connection, Hint, HintEvent, HintMetrics, Source, Terms};
 pub use url::{HintUrl, HintUrlError};

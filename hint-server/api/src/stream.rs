@@ -25,6 +25,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// A snapshot of ten thousand connections is about 4 MB.
 const MAX_EVENT_BYTES: usize = 32 << 20;
 
+/// The token of a hint server that asks for one, see its `--token`.
+pub const TOKEN_ENVIRONMENT: &str = "TOKENFLOW_HINT_TOKEN";
+
 /// Why there is no event stream, or no more of it.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -83,11 +86,11 @@ impl EventStream {
     async fn request(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, host: &str) -> Result<Self, StreamError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection).abort_handle();
-        let request = Request::get("/hint/stream")
-            .header(header::HOST, host)
-            .header(header::ACCEPT, "text/event-stream")
-            .body(Empty::<Bytes>::new())
-            .map_err(io::Error::other)?;
+        let mut request = Request::get("/hint/stream").header(header::HOST, host).header(header::ACCEPT, "text/event-stream");
+        if let Ok(token) = std::env::var(TOKEN_ENVIRONMENT) {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(io::Error::other)?;
         let response = sender.send_request(request).await?;
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         if response.status() != StatusCode::OK {

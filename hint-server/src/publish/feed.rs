@@ -1,7 +1,7 @@
 //! Where looks come in and readers find them: the tracker behind a lock that is only ever held for memory work, and a channel of changes.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -9,8 +9,12 @@ use arc_swap::ArcSwap;
 use tokenflow_hint_api::{Hint, HintEvent, Source};
 use tokio::sync::{broadcast, watch};
 
-use super::Metrics;
+use super::{
+    Metrics, Reader,
+    history::{History, Moment},
+};
 use crate::{
+    engine::EngineState,
     probe::{Identity, Look},
     tracker::Tracker,
 };
@@ -24,8 +28,8 @@ pub struct Feed {
     tracker: Mutex<Tracker>,
     /// The aggregate as of the latest round, and when that was: readers of it wait for nothing.
     hint: ArcSwap<(Hint, Duration)>,
-    /// Changes as JSON: made once for all subscribers.
-    changes: broadcast::Sender<Arc<str>>,
+    changes: broadcast::Sender<Arc<Told>>,
+    history: Mutex<History>,
     /// True once the server is stopping: streams end, so that it can.
     stopping: watch::Sender<bool>,
     pub metrics: Metrics,
@@ -38,6 +42,7 @@ impl Feed {
             hint: ArcSwap::from_pointee((tracker.hint(Duration::ZERO), Duration::ZERO)),
             tracker: Mutex::new(tracker),
             changes: broadcast::channel(CHANGES_KEPT).0,
+            history: Mutex::default(),
             stopping: watch::channel(false).0,
             metrics: Metrics::default(),
             started: Instant::now(),
@@ -52,6 +57,13 @@ impl Feed {
     pub fn tracker(&self) -> MutexGuard<'_, Tracker> {
         // The tracker is whole between any two of its methods, so a panic elsewhere leaves nothing broken.
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This is what will measure.
+    pub fn begin(&self, source: Source) {
+        let mut tracker = self.tracker();
+        tracker.observe_some(Duration::ZERO, source, &[]);
+        self.keep_hint(&tracker, Duration::ZERO);
     }
 
     /// The aggregate.
@@ -97,7 +109,7 @@ impl Feed {
             self.metrics.changes.add(1);
             // Sent under the lock, so that no subscriber's snapshot falls between a change and its sending. No receiver is no error.
             if self.changes.receiver_count() > 0 {
-                let _ = self.changes.send(json(&change).into());
+                let _ = self.changes.send(Arc::new(Told::new(change)));
             }
         }
     }
@@ -109,9 +121,33 @@ impl Feed {
         Subscription { feed: Arc::clone(self), snapshot: Some(snapshot), changes, stopping: self.stopping.subscribe() }
     }
 
-    fn snapshot_and_changes(&self) -> (String, broadcast::Receiver<Arc<str>>) {
+    fn snapshot_and_changes(&self) -> (Arc<Told>, broadcast::Receiver<Arc<Told>>) {
         let tracker = self.tracker();
-        (json(&tracker.snapshot(self.now())), self.changes.subscribe())
+        (Arc::new(Told::new(tracker.snapshot(self.now()))), self.changes.subscribe())
+    }
+
+    /// Adds a sample to the history where one is due.
+    pub fn remember(&self, at: Duration, engine: impl FnOnce() -> Option<EngineState>) {
+        let mut history = self.history();
+        if !history.is_due(at) {
+            return;
+        }
+        let hint = self.hint();
+        let tracker = self.tracker();
+        let moment = Moment {
+            at,
+            health: hint.health_factor,
+            delivered_bytes: tracker.delivered_bytes(),
+            active: hint.connections,
+            network_limited: tracker.network_limited() as u64,
+            queued_bytes: hint.metrics.queued_bytes,
+        };
+        history.add(moment, tracker.bytes_per_token(), engine());
+    }
+
+    /// The last ten minutes.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends every stream.
@@ -129,17 +165,42 @@ impl Feed {
     }
 }
 
+/// An event, whose JSON is made once for all subscribers that may see the same, and only if there are any.
+#[derive(Debug)]
+pub struct Told {
+    event: HintEvent,
+    full: OnceLock<String>,
+    blind: OnceLock<String>,
+}
+
+impl Told {
+    fn new(event: HintEvent) -> Self {
+        Self { event, full: OnceLock::new(), blind: OnceLock::new() }
+    }
+
+    /// As this reader may see it.
+    pub fn json(&self, reader: Reader) -> &str {
+        match reader {
+            Reader::Full => self.full.get_or_init(|| json(&self.event)),
+            Reader::Blind => self.blind.get_or_init(|| {
+                let changed = self.event.changed.iter().cloned().map(|connection| reader.view(connection)).collect();
+                json(&HintEvent { changed, ..self.event.clone() })
+            }),
+        }
+    }
+}
+
 /// What a subscriber is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Update {
-    Snapshot(String),
-    Change(Arc<str>),
+    Snapshot(Arc<Told>),
+    Change(Arc<Told>),
 }
 
 pub struct Subscription {
     feed: Arc<Feed>,
-    snapshot: Option<String>,
-    changes: broadcast::Receiver<Arc<str>>,
+    snapshot: Option<Arc<Told>>,
+    changes: broadcast::Receiver<Arc<Told>>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -193,8 +254,8 @@ mod tests {
 
     fn parse(update: Option<Update>) -> (bool, HintEvent) {
         match update {
-            Some(Update::Snapshot(text)) => (true, serde_json::from_str(&text).unwrap()),
-            Some(Update::Change(text)) => (false, serde_json::from_str(&text).unwrap()),
+            Some(Update::Snapshot(told)) => (true, serde_json::from_str(told.json(Reader::Full)).unwrap()),
+            Some(Update::Change(told)) => (false, serde_json::from_str(told.json(Reader::Full)).unwrap()),
             None => panic!("stopped"),
         }
     }
@@ -207,12 +268,14 @@ mod tests {
         let mut subscription = feed.subscribe();
         let (is_snapshot, event) = parse(subscription.next().await);
         assert!(is_snapshot && event.changed.len() == 1);
+        let told = Told::new(event);
+        assert!(told.json(Reader::Full).contains("127.0.0.1:8000") && !told.json(Reader::Blind).contains("127.0.0.1"));
         feed.observe(feed.now(), Source::SockDiag, &[look(feed.now(), 1)], None);
         feed.publish_change();
         let (is_snapshot, event) = parse(subscription.next().await);
         assert!(!is_snapshot && event.changed[0].retransmits == 1);
         feed.stop();
-        assert_eq!(subscription.next().await, None);
+        assert!(subscription.next().await.is_none());
     }
 
     #[tokio::test]

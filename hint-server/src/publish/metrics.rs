@@ -10,7 +10,7 @@ use std::{
 
 use tokenflow_hint_api::Source;
 
-use super::Feed;
+use super::App;
 use crate::probe::ProbeCounters;
 
 #[derive(Debug, Default)]
@@ -75,11 +75,12 @@ pub fn source_name(source: Source) -> &'static str {
 }
 
 /// Everything in Prometheus' text format.
-pub fn render(feed: &Feed) -> String {
+pub fn render(app: &App) -> String {
+    let feed = &app.feed;
     let hint = feed.hint();
-    let (tracked, limited) = {
+    let (tracked, limited, delivered) = {
         let tracker = feed.tracker();
-        (tracker.len(), tracker.network_limited())
+        (tracker.len(), tracker.network_limited(), tracker.delivered_bytes())
     };
     let metrics = &feed.metrics;
     let probe = metrics.probe();
@@ -94,6 +95,8 @@ pub fn render(feed: &Feed) -> String {
     page.sample("{state=\"network_limited\"}", limited as f64);
     page.family("queued_bytes", "gauge", "Bytes written to connections and not acknowledged.");
     page.sample("", hint.metrics.queued_bytes as f64);
+    page.family("delivered_bytes_total", "counter", "Bytes that peers acknowledged.");
+    page.sample("", delivered as f64);
     page.family("delivery_rate_bytes_per_second", "gauge", "Sum of the delivery rates of active connections.");
     page.sample("", hint.metrics.delivery_rate as f64);
     page.family("looks_total", "counter", "Rounds of measurements.");
@@ -126,7 +129,42 @@ pub fn render(feed: &Feed) -> String {
     page.sample("", metrics.subscribers.get() as f64);
     page.family("subscribers_behind_total", "counter", "Times that a subscriber was too slow and got a new snapshot.");
     page.sample("", metrics.subscribers_behind.get() as f64);
+    if let Some(share) = &app.share {
+        let status = &share.status;
+        page.family("redis_connected", "gauge", "Whether the exchange with other hosts works.");
+        page.sample("", f64::from(u8::from(status.connected.load(Relaxed))));
+        page.family("redis_exchanges_total", "counter", "Exchanges with other hosts.");
+        page.sample("", status.exchanges.load(Relaxed) as f64);
+        page.family("redis_errors_total", "counter", "Failed exchanges and failed attempts to connect.");
+        page.sample("", status.errors.load(Relaxed) as f64);
+        page.family("redis_reports_refused_total", "counter", "Other hosts' reports that were not understood.");
+        page.sample("", status.refused.load(Relaxed) as f64);
+        page.family("peer_hosts", "gauge", "Other hosts whose connections are known.");
+        page.sample("", share.table().hosts(feed.now()).count() as f64);
+    }
+    if let Some((seconds, bytes)) = process() {
+        let _ = writeln!(
+            page.text,
+            "# HELP process_cpu_seconds_total User and system time.\n# TYPE process_cpu_seconds_total counter\n\
+             process_cpu_seconds_total {seconds}\n\
+             # HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n\
+             process_resident_memory_bytes {bytes}"
+        );
+    }
     page.text
+}
+
+/// Processor time in seconds and resident bytes of this process, from proc(5).
+fn process() -> Option<(f64, u64)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold anything.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = resident.split_whitespace().next()?.parse().ok()?;
+    // USER_HZ is 100 on every architecture that Linux runs on today.
+    Some((ticks as f64 / 100.0, kib * 1024))
 }
 
 #[derive(Default)]

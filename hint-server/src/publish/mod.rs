@@ -1,9 +1,17 @@
-//! Serves what is known (DESIGN section 3): the aggregate, single connections, the stream of changes, metrics, a page to look at.
+//! Serves what is known (DESIGN section 3): the aggregate, single connections, the stream of changes, other hosts, metrics, a page to look
+//! at; to those who may see it ([`access`]).
 
+mod access;
+mod app;
+mod dashboard;
 mod feed;
+mod history;
 mod metrics;
 mod routes;
 
-pub use feed::{Feed, Subscription, Update};
+pub use access::{Access, Origin, Reader};
+pub use app::App;
+pub use feed::{Feed, Subscription, Told, Update};
+pub use history::{History, Sample};
 pub use metrics::{Metrics, source_name};
-pub use routes::router;
+pub use routes::{router, unix_router};

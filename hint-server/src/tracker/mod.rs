@@ -164,6 +164,33 @@ impl Tracker {
             .any(|tracked| tracked.score.activity_bytes(now) > 0.0 || tracked.score.last().is_some_and(|look| look.undelivered_bytes > 0))
     }
 
+    /// Bytes that peers acknowledged since the start, over all connections that ever were.
+    pub fn delivered_bytes(&self) -> u64 {
+        self.totals.delivered_bytes
+    }
+
+    pub fn bytes_per_token(&self) -> f64 {
+        self.bytes_per_token
+    }
+
+    /// The connections in most trouble, at most so many: least health first, then the largest backlog, then who carries most.
+    pub fn worst(&self, now: Duration, most: usize) -> Vec<Connection> {
+        let mut all: Vec<(&Tracked, f64)> = self.connections.values().map(|tracked| (tracked, tracked.score.health(now))).collect();
+        let order = |a: &(&Tracked, f64), b: &(&Tracked, f64)| {
+            let activity = |tracked: &Tracked| tracked.score.activity_bytes(now);
+            (a.1.total_cmp(&b.1))
+                .then_with(|| b.0.counted.undelivered_bytes.cmp(&a.0.counted.undelivered_bytes))
+                .then_with(|| activity(b.0).total_cmp(&activity(a.0)))
+                .then_with(|| a.0.identity.cookie.cmp(&b.0.identity.cookie))
+        };
+        if all.len() > most && most > 0 {
+            all.select_nth_unstable_by(most - 1, order);
+        }
+        all.truncate(most);
+        all.sort_unstable_by(order);
+        all.iter().map(|(tracked, _)| tracked.connection(now, self.bytes_per_token)).collect()
+    }
+
     /// Connections that the network limits.
     pub fn network_limited(&self) -> usize {
         self.totals.network_limited

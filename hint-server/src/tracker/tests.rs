@@ -187,6 +187,18 @@ fn only_those_on_which_something_happens_are_looked_at_in_turn() {
 }
 
 #[test]
+fn the_worst_come_first_and_no_more_than_asked_for() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    for at in (0..=3000).step_by(50) {
+        let looks: Vec<Look> = (1..=9).map(|cookie| if cookie % 4 == 0 { congested(cookie, at) } else { healthy(cookie, at) }).collect();
+        observe(&mut tracker, at, &looks);
+    }
+    let worst = |most| tracker.worst(ms(3000), most).iter().map(|connection| connection.cookie).collect::<Vec<_>>();
+    assert_eq!(worst(3), [4, 8, 1]);
+    assert_eq!((worst(0).len(), worst(100).len()), (0, 9));
+}
+
+#[test]
 fn a_sick_connection_that_falls_idle_is_told_of_until_it_is_well() {
     let mut tracker = Tracker::new(Source::SockDiag, 220.0);
     for at in (0..=2000).step_by(50) {

@@ -15,6 +15,8 @@ pub(super) struct Totals {
     pub(super) retransmits: u64,
     pub(super) undelivered_bytes: u64,
     pub(super) network_limited: usize,
+    /// Rises only.
+    pub(super) delivered_bytes: u64,
 }
 
 pub(super) struct Tracked {
@@ -73,11 +75,14 @@ impl Tracked {
     }
 
     pub(super) fn observe(&mut self, look: &Measurement, totals: &mut Totals) {
+        let acked = self.score.last().map_or(0, |last| look.bytes_acked.saturating_sub(last.bytes_acked));
+        totals.delivered_bytes = totals.delivered_bytes.saturating_add(acked);
         self.score.observe(look);
         let counted = Totals {
             retransmits: look.retransmits,
             undelivered_bytes: look.undelivered_bytes,
             network_limited: self.score.network_limited().into(),
+            delivered_bytes: 0,
         };
         totals.replace(&self.counted, &counted);
         self.counted = counted;

@@ -1,0 +1,25 @@
+//! What the routes answer from.
+
+use std::sync::Arc;
+
+use super::{Access, Feed};
+use crate::{engine::EngineWatch, peers::Share};
+
+/// Everything that readers can ask for; only the feed must be there.
+#[derive(Clone)]
+pub struct App {
+    pub feed: Arc<Feed>,
+    pub access: Access,
+    /// Other hosts.
+    pub share: Option<Arc<Share>>,
+    /// The engine whose budget the page shows.
+    pub engine: Option<Arc<EngineWatch>>,
+    /// An experiment's `summary.json`, for the page to compare its modes.
+    pub experiment: Option<Arc<str>>,
+}
+
+impl App {
+    pub fn new(feed: Arc<Feed>) -> Self {
+        Self { feed, access: Access::default(), share: None, engine: None, experiment: None }
+    }
+}
