@@ -183,7 +183,8 @@ fn key(host: &str) -> String {
 }
 
 async fn in_time<T>(call: impl Future<Output = redis::RedisResult<T>>) -> anyhow::Result<T> {
-    Ok(timeout(PATIENCE, call).await.context("no answer in time")??)
+    // Its sources say the same once more.
+    timeout(PATIENCE, call).await.context("no answer in time")?.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// A report may be megabytes: neither made nor read on the threads that answer.
