@@ -3,6 +3,7 @@
 mod build;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod requirements;
 mod soak;
@@ -29,6 +30,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Fuzz the parsers of what comes from outside, for some seconds each
+    Fuzz(fuzz::FuzzArgs),
     /// Run every test
     Test(test::TestArgs),
     /// Send random clients to an engine for a while: it must be left as it was, with every KV block free and its memory flat
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf { check } => build_ebpf::run(check),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Soak(args) => soak::run(&args),
     };
