@@ -144,9 +144,8 @@ async fn prompts_fill_the_context_and_many_go_through_one_queue() {
         assert_eq!(*vector, json!([(1 + i * 39 / 49) as f32, i as f32, i as f32]));
     }
     assert_eq!(vectors.last().unwrap()[0], json!(MAX_MODEL_LEN as f32));
-    let text = server.engine.metrics().render();
-    assert!(text.contains("vllm:generation_tokens_total{engine=\"0\",model_name=\"q\"} 0"), "{text}");
-    assert!(text.contains("finished_reason=\"stop\",model_name=\"q\"} 50"), "{text}");
+    server.wait_for_metric("vllm:request_success_total{engine=\"0\",finished_reason=\"stop\",model_name=\"q\"}", "50").await;
+    server.wait_for_metric("vllm:generation_tokens_total{engine=\"0\",model_name=\"q\"}", "0").await;
 }
 
 #[tokio::test]
