@@ -46,7 +46,7 @@ pub fn run(args: &FuzzArgs) -> anyhow::Result<()> {
         command.args(["run", "--sanitizer", "none", target]).arg(corpus).arg(format!("fuzz/seeds/{target}")).arg("--");
         command.arg(format!("-max_total_time={}", args.seconds)).arg(format!("-max_len={max_len}"));
         // Seconds for one input, far above what any should take on a busy machine.
-        command.args(["-timeout=25", "-rss_limit_mb=4096", "-print_final_stats=1"]);
+        command.args(["-timeout=25", "-rss_limit_mb=4096", "-verbosity=0", "-print_final_stats=1"]);
         run_command(&mut command).with_context(|| format!("target {target} found an input that does harm, see above"))?;
     }
     println!("{} s altogether", began.elapsed().as_secs());
