@@ -21,7 +21,7 @@ use tokenflow_engine::{
 use tokenflow_hint_api::{HintUrl, Subscriber};
 use tower::ServiceExt;
 
-use crate::server::{post, read, says};
+use crate::server::{post, read, says, wait_for_metric};
 
 const MAX_MODEL_LEN: usize = 40;
 
@@ -144,8 +144,9 @@ async fn prompts_fill_the_context_and_many_go_through_one_queue() {
         assert_eq!(*vector, json!([(1 + i * 39 / 49) as f32, i as f32, i as f32]));
     }
     assert_eq!(vectors.last().unwrap()[0], json!(MAX_MODEL_LEN as f32));
-    server.wait_for_metric("vllm:request_success_total{engine=\"0\",finished_reason=\"stop\",model_name=\"q\"}", "50").await;
-    server.wait_for_metric("vllm:generation_tokens_total{engine=\"0\",model_name=\"q\"}", "0").await;
+    let metrics = server.engine.metrics();
+    wait_for_metric(metrics, "vllm:request_success_total{engine=\"0\",finished_reason=\"stop\",model_name=\"q\"}", "50").await;
+    wait_for_metric(metrics, "vllm:generation_tokens_total{engine=\"0\",model_name=\"q\"}", "0").await;
 }
 
 #[tokio::test]

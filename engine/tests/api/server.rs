@@ -172,19 +172,24 @@ impl Server {
         text.trim_end().split("\n\n").map(event).collect()
     }
 
-    /// The value of a metric, once it is `expected`.
+    /// Returns once the metric is `expected`.
     pub async fn wait_for_metric(&self, name_and_labels: &str, expected: &str) {
-        let mut last = None;
-        for _ in 0..2000 {
-            let text = self.metrics.render();
-            last = text.lines().find_map(|l| l.strip_prefix(name_and_labels).map(|v| v.trim().to_owned()));
-            if last.as_deref() == Some(expected) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{name_and_labels} is {last:?}, not {expected}");
+        wait_for_metric(&self.metrics, name_and_labels, expected).await;
     }
+}
+
+/// Returns once the metric is `expected`; the loop may count what it has answered a moment later.
+pub async fn wait_for_metric(metrics: &EngineMetrics, name_and_labels: &str, expected: &str) {
+    let mut last = None;
+    for _ in 0..2000 {
+        let text = metrics.render();
+        last = text.lines().find_map(|l| l.strip_prefix(name_and_labels).map(|v| v.trim().to_owned()));
+        if last.as_deref() == Some(expected) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{name_and_labels} is {last:?}, not {expected}");
 }
 
 pub fn post(path: &str, body: impl Into<Body>) -> Request<Body> {
