@@ -1,25 +1,24 @@
 //! What the log says of requests.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
+use std::{cell::RefCell, io::Write, sync::Once};
 
 use serde_json::{Value, json};
-use tracing::subscriber::DefaultGuard;
 
 use crate::{
     script::Gate,
     server::{post, says, start},
 };
 
+thread_local! {
+    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The log of this thread, on which a test's handlers run.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LINES.with_borrow_mut(|lines| lines.write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -28,16 +27,20 @@ impl Write for Log {
 }
 
 impl Log {
-    fn capture() -> (Self, DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(subscriber))
+    /// One subscriber for all threads: with one for each, a thread that has none may switch a line off for everybody.
+    fn capture() -> Self {
+        static SUBSCRIBED: Once = Once::new();
+        SUBSCRIBED.call_once(|| {
+            tracing_subscriber::fmt().json().with_max_level(tracing::Level::INFO).with_writer(|| Self).init();
+        });
+        tracing::callsite::rebuild_interest_cache();
+        LINES.take();
+        Self
     }
 
     /// The fields of every line about a request.
     fn requests(&self) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let text = String::from_utf8(LINES.with_borrow(Clone::clone)).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["fields"].take());
         lines.filter(|fields| fields["message"] == "request").collect()
     }
@@ -45,7 +48,7 @@ impl Log {
 
 #[tokio::test]
 async fn an_answered_request_has_one_line_that_says_what_it_cost() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let server = says("one two three");
     let answer = server.post("/v1/completions", json!({"prompt": "p", "n": 1})).await;
     let [line] = &log.requests()[..] else { panic!("{:?}", log.requests()) };
@@ -63,7 +66,7 @@ async fn an_answered_request_has_one_line_that_says_what_it_cost() {
 
 #[tokio::test]
 async fn a_stream_whose_client_goes_is_logged_as_aborted() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let server = start("one two three", Gate::closed(), None);
     let response = server
         .send(post("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "x"}], "stream": true}).to_string()))
@@ -76,7 +79,7 @@ async fn a_stream_whose_client_goes_is_logged_as_aborted() {
 
 #[tokio::test]
 async fn refusals_have_a_line_and_probes_have_none() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let server = says("x");
     server.get("/health").await;
     server.get("/metrics").await;
@@ -88,7 +91,7 @@ async fn refusals_have_a_line_and_probes_have_none() {
 
 #[tokio::test]
 async fn a_request_that_the_engine_failed_says_why() {
-    let (log, _guard) = Log::capture();
+    let log = Log::capture();
     let server = start("one two three", Gate::open(), Some(1));
     server.post_raw("/v1/completions", json!({"prompt": "p"}).to_string()).await;
     let [line] = &log.requests()[..] else { panic!("{:?}", log.requests()) };
