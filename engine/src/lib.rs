@@ -19,14 +19,14 @@
 //! 3. [`tokenizer`]: text to ids, chat templates, incremental detokenisation
 //! 4. [`engine`]: the handle that accepts token requests and the loop that drives the steps
 //! 5. [`scheduler`]: queues, step budget, pacing; turns its state into a [`scheduler::StepPlan`]
-//! 6. [`kv`]: block pool and block tables
+//! 6. [`kv`]: block pool, prefix cache, block tables
 //! 7. [`executor`]: one step, plan in, tokens out
 //! 8. [`model`]: architectures, written once over the backend trait
 //! 9. [`backend`]: fused operations and their kernels
 //! 10. [`sampling`]: logits to tokens
 //!
-//! Beside the path: [`batch`] (files of requests, answered without a server), [`grammar`] (what constrained output must match), [`weights`] (checkpoints), [`health`] (what is known of each
-//! client's link), [`metrics`] (what is counted).
+//! Beside the path: [`batch`] (files of requests, answered without a server), [`grammar`] (what constrained output must match),
+//! [`weights`] (checkpoints, and fetching them), [`health`] (what is known of each client's link), [`metrics`] (what is counted).
 
 pub mod api;
 pub mod backend;

@@ -36,6 +36,7 @@ fn browser() -> Option<Command> {
             return Some(command);
         }
     }
+    assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: there is no browser");
     eprintln!("skipped: no browser is installed (package chromium)");
     None
 }

@@ -52,6 +52,7 @@ fn alerts_fire_when_they_should() {
     let promtool = std::env::var_os("TOKENFLOW_PROMTOOL").map_or_else(|| PathBuf::from("promtool"), PathBuf::from);
     let run = |arguments: &[&str]| Command::new(&promtool).args(arguments).current_dir(deploy("prometheus")).output();
     let Ok(checked) = run(&["check", "rules", "alerts.yml"]) else {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: `promtool` is missing");
         eprintln!("skipped: `promtool` is not installed (package prometheus)");
         return;
     };

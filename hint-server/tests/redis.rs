@@ -29,6 +29,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--port", "0", "--save", "", "--appendonly", "no", "--loglevel", "warning", "--unixsocket"]).arg(&socket);
         let Ok(child) = command.current_dir(folder).stdout(Stdio::null()).spawn() else {
+            assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: `redis-server` is missing");
             eprintln!("skipped: `redis-server` is not installed (package redis-server)");
             return None;
         };

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: cargo-fuzz over every parser of what comes from outside, for a bounded time.
+//! `cargo xtask fuzz`: cargo-fuzz over the parsers of safetensors, GGUF, configs, chat templates, requests and hints, for a bounded time.
 
 use std::{
     process::{Command, Stdio},
@@ -13,7 +13,7 @@ use crate::build::{self, cargo, run as run_command};
 /// Pinned, so that a run's answer does not change by itself.
 const CARGO_FUZZ: &str = "0.13.2";
 
-/// Folders of engine/fuzz/targets, and the largest input that is worth trying.
+/// Targets in engine/fuzz/targets, and the largest input that is worth trying.
 const TARGETS: [(&str, u32); 6] =
     [("safetensors", 4096), ("gguf", 8192), ("config", 8192), ("chat_template", 4096), ("request", 4096), ("sse", 4096)];
 

@@ -30,7 +30,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Fuzz the parsers of what comes from outside, for some seconds each
+    /// Fuzz the parsers of safetensors, GGUF, configs, chat templates, requests and hints, for some seconds each
     Fuzz(fuzz::FuzzArgs),
     /// Run every test
     Test(test::TestArgs),

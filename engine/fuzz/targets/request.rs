@@ -1,4 +1,4 @@
-//! Bodies of requests: the first byte chooses the route. Whatever comes, the answer is no server error.
+//! Bodies of requests: the first byte chooses the route. Whatever comes, the answer is no server error, unless the queue is full (503).
 #![no_main]
 
 use std::sync::{Arc, LazyLock};

@@ -72,7 +72,7 @@ struct Speculative {
 const DEFAULT_LOOKUP: usize = 5;
 /// With more sequences in a step, the rows of wrong guesses cost more than right ones save.
 const DEFAULT_BATCH_SIZE: usize = 16;
-/// Longer drafts are never right.
+/// Longer drafts cost more rows than they are likely to save.
 const MAX_DRAFT: usize = 64;
 
 fn speculative_config(text: &str) -> Result<NgramConfig, String> {

@@ -1,7 +1,7 @@
 use super::{NgramConfig, Pacing};
 
 /// The limits that the scheduler keeps. Names and meanings are vLLM's where it has them.
-/// Its default is what the command line's defaults come to, with room for 1,024 blocks.
+/// Its default is what the command line's defaults come to, with 1,024 blocks and no prefill quantum, which is the device's to say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulerConfig {
     /// Tokens of all sequences in one step. At least `max_num_seqs`, or decodes take turns.
