@@ -29,6 +29,12 @@ fn record_id() -> String {
     format!("batch_req_{}", Uuid::new_v4().simple())
 }
 
+/// Whether this may be the beginning of a record whose writing was cut short.
+fn may_be_cut(line: &[u8]) -> bool {
+    const BEGINNING: &[u8] = b"{\"id\":\"batch_req_";
+    line.starts_with(BEGINNING) || BEGINNING.starts_with(line)
+}
+
 /// What came of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -103,10 +109,17 @@ impl Output {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            if reader.read_until(b'\n', &mut line).map_err(io)? == 0 || line.last() != Some(&b'\n') {
+            if reader.read_until(b'\n', &mut line).map_err(io)? == 0 {
                 break;
             }
-            let id = id_of(&line).map_err(|reason| BatchError::ForeignOutput { path: shown.clone(), line: number, reason })?;
+            let foreign = |reason| BatchError::ForeignOutput { path: shown.clone(), line: number, reason };
+            if line.last() != Some(&b'\n') {
+                if may_be_cut(&line) {
+                    break;
+                }
+                return Err(foreign("has no end and does not begin as an answer does".to_owned()));
+            }
+            let id = id_of(&line).map_err(foreign)?;
             done.insert(id);
             whole_bytes += line.len() as u64;
         }
@@ -170,10 +183,12 @@ mod tests {
     fn somebody_elses_file_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
-        std::fs::write(&path, "my notes\n").unwrap();
-        let error = Output::open(&path).err().unwrap().to_string();
-        assert!(error.contains("notes.txt: line 1 is not an answer"), "{error}");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "my notes\n");
+        for notes in ["my notes\n", "my notes", "{\"id\": \"mine\"}"] {
+            std::fs::write(&path, notes).unwrap();
+            let error = Output::open(&path).err().unwrap().to_string();
+            assert!(error.contains("notes.txt: line 1 "), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), notes);
+        }
     }
 
     #[test]

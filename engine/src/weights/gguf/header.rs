@@ -60,7 +60,11 @@ pub(super) fn parse(file: &[u8]) -> Result<Header<'_>, Reason> {
         entries.push(entry(&mut reader)?);
     }
     let data_start = aligned(reader.position(), &metadata)?;
-    let tensors = entries.into_iter().map(|entry| tensor(entry, data_start, file.len())).collect::<Result<_, _>>()?;
+    let tensors = entries.into_iter().map(|entry| tensor(entry, data_start, file.len())).collect::<Result<Vec<_>, _>>()?;
+    let total = tensors.iter().try_fold(0usize, |total, (_, tensor)| total.checked_add(tensor.bytes.len()));
+    if total.is_none_or(|total| total > file.len()) {
+        return Err("has tensors that overlap".into());
+    }
     Ok(Header { metadata, tensors })
 }
 

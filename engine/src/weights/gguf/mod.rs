@@ -187,7 +187,7 @@ fn stored(
         }
         Some(Meaning::Experts { before, after }) => {
             let &[experts, ref shape @ ..] = &tensor.shape[..] else { return Err(fail("has no axis of experts".into())) };
-            if experts == 0 || experts > MAX_EXPERTS || shape.len() != 2 {
+            if experts == 0 || experts > MAX_EXPERTS || shape.len() != 2 || tensor.bytes.is_empty() {
                 return Err(fail(format!("has shape {:?} where [experts, rows, cols] are expected", tensor.shape)));
             }
             let (start, size) = (tensor.bytes.start, tensor.bytes.len() / experts);

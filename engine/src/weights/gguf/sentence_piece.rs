@@ -75,7 +75,8 @@ fn merges(pieces: &[String], mergeable: &[bool], scores: &[f64]) -> Vec<Value> {
     let ids: HashMap<&str, usize> =
         pieces.iter().enumerate().rev().filter(|(id, _)| mergeable[*id]).map(|(id, p)| (p.as_str(), id)).collect();
     let mut merges = Vec::new();
-    for (id, piece) in pieces.iter().enumerate().filter(|(id, piece)| mergeable[*id] && piece.len() <= MAX_PIECE_BYTES) {
+    for (id, piece) in pieces.iter().enumerate().filter(|(id, piece)| piece.len() <= MAX_PIECE_BYTES && ids.get(piece.as_str()) == Some(id))
+    {
         let splits = piece.char_indices().skip(1).map(|(at, _)| piece.split_at(at));
         let known = splits.filter_map(|(left, right)| Some((id, *ids.get(left)?, *ids.get(right)?)));
         let before = merges.len();

@@ -1,6 +1,10 @@
 //! The hub's protocol: what a repository holds, what is known of a file, and a file's bytes.
 
-use std::{io::Read, time::Duration};
+use std::{
+    io::Read,
+    path::{Component, Path},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use ureq::{
@@ -13,6 +17,11 @@ use super::{HubError, HubModel, HubSettings};
 /// More than any list of a repository's files takes.
 const MAX_INFO_BYTES: u64 = 32 << 20;
 const MAX_REDIRECTS: usize = 5;
+
+/// Whether a file of this name lies inside the folder that it is put into.
+fn is_inside(name: &str) -> bool {
+    Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+}
 
 pub(super) struct Client<'a> {
     pub(super) settings: &'a HubSettings,
@@ -75,7 +84,10 @@ impl<'a> Client<'a> {
         if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(unusable(format!("\"{}\" is not a commit", info.sha)));
         }
-        Ok(RepositoryInfo { sha: info.sha, files: info.siblings.into_iter().map(|sibling| sibling.rfilename).collect() })
+        Ok(RepositoryInfo {
+            sha: info.sha,
+            files: info.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|name| is_inside(name)).collect(),
+        })
     }
 
     fn file_url(&self, model: &HubModel, sha: &str, file: &str) -> String {
@@ -190,4 +202,18 @@ fn escaped(segment: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     segment.bytes().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_lead_out_of_the_folder_are_not_files() {
+        for (name, inside) in
+            [("config.json", true), ("1_Pooling/config.json", true), ("../x.gguf", false), ("/x.gguf", false), ("a/../../x", false)]
+        {
+            assert_eq!(is_inside(name), inside, "{name}");
+        }
+    }
 }
