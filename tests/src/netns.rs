@@ -1,5 +1,7 @@
 //! Network namespaces, one client host each, joined to ours by a veth pair whose rate can be throttled and freed.
 
+mod shape;
+
 use std::{
     fs::File,
     net::Ipv4Addr,
@@ -9,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
+
+pub use shape::LinkShape;
 
 /// Names begin so, followed by the owner's process id: what a dead owner left can be told apart and removed.
 const PREFIX: &str = "tflow";
