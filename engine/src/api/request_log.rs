@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::{
     logging::REQUESTS,
+    scheduler::FinishReason,
     text::{Observer, Outcome},
 };
 
@@ -40,6 +41,8 @@ struct Seen {
 struct Outcomes {
     /// Number of choices that have ended.
     ended: usize,
+    /// Some choice had not come to its end when nobody read on.
+    cut_short: bool,
     /// Sums, and for what is not a sum the first that came.
     all: Outcome,
 }
@@ -83,7 +86,18 @@ impl Outcomes {
         all.queued = all.queued.max(one.queued);
         all.time_to_first_token = [all.time_to_first_token, one.time_to_first_token].into_iter().flatten().min();
         all.finish = if self.ended == 0 { one.finish } else { all.finish.filter(|_| all.finish == one.finish) };
+        self.cut_short |= one.finish.is_none_or(|finish| finish == FinishReason::Abort);
         self.ended += 1;
+    }
+
+    /// How all of it ended, in a word: what broke one choice off weighs more than how others had ended before.
+    fn finish(&self) -> &'static str {
+        match self.all.finish {
+            _ if self.all.error.is_some() => "error",
+            _ if self.cut_short => FinishReason::Abort.as_str(),
+            Some(finish) => finish.as_str(),
+            None => "mixed",
+        }
     }
 }
 
@@ -101,12 +115,7 @@ impl Drop for RequestLog {
                 _ => tracing::info!(target: REQUESTS, id, method, route, status, e2e_ms, "request"),
             };
         }
-        let finish = match all.finish {
-            Some(finish) => finish.as_str(),
-            None if all.error.is_some() => "error",
-            None if outcomes.ended > 1 => "mixed",
-            None => "abort",
-        };
+        let finish = outcomes.finish();
         // Of a link that was never in trouble there is nothing to say.
         let share = |part: usize| part as f64 / all.output_tokens.max(1) as f64;
         let paced = (all.paced_tokens > 0).then(|| rounded(share(all.paced_tokens)));
@@ -144,4 +153,30 @@ fn millis(duration: std::time::Duration) -> f64 {
 
 fn rounded(value: f64) -> f64 {
     (value * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_says_how_several_choices_ended() {
+        const STOP: Option<FinishReason> = Some(FinishReason::Stop);
+        const LENGTH: Option<FinishReason> = Some(FinishReason::Length);
+        let word = |ends: &[Option<FinishReason>], error: Option<&str>| {
+            let mut outcomes = Outcomes::default();
+            for &finish in ends {
+                let error = error.filter(|_| finish.is_none()).map(str::to_owned);
+                outcomes.add(&Outcome { finish, error, ..Outcome::default() });
+            }
+            outcomes.finish()
+        };
+        assert_eq!(word(&[STOP], None), "stop");
+        assert_eq!(word(&[LENGTH, LENGTH], None), "length");
+        assert_eq!(word(&[STOP, LENGTH], None), "mixed");
+        for gone in [&[None][..], &[None, None], &[STOP, None], &[None, STOP], &[STOP, LENGTH, None], &[STOP, Some(FinishReason::Abort)]] {
+            assert_eq!(word(gone, None), "abort", "{gone:?}");
+        }
+        assert_eq!(word(&[STOP, None], Some("out of luck")), "error");
+    }
 }

@@ -66,15 +66,16 @@ async fn an_answered_request_has_one_line_that_says_what_it_cost() {
 
 #[tokio::test]
 async fn a_stream_whose_client_goes_is_logged_as_aborted() {
-    let log = Log::capture();
-    let server = start("one two three", Gate::closed(), None);
-    let response = server
-        .send(post("/v1/chat/completions", json!({"messages": [{"role": "user", "content": "x"}], "stream": true}).to_string()))
-        .await;
-    assert_eq!(log.requests(), Vec::<Value>::new(), "it has not ended");
-    drop(response);
-    let [line] = &log.requests()[..] else { panic!("{:?}", log.requests()) };
-    assert_eq!((&line["finish"], &line["status"], &line["output_tokens"]), (&json!("abort"), &json!(200), &json!(0)));
+    for n in [1, 2] {
+        let log = Log::capture();
+        let server = start("one two three", Gate::closed(), None);
+        let body = json!({"messages": [{"role": "user", "content": "x"}], "stream": true, "n": n});
+        let response = server.send(post("/v1/chat/completions", body.to_string())).await;
+        assert_eq!(log.requests(), Vec::<Value>::new(), "it has not ended");
+        drop(response);
+        let [line] = &log.requests()[..] else { panic!("{:?}", log.requests()) };
+        assert_eq!((&line["finish"], &line["status"], &line["output_tokens"]), (&json!("abort"), &json!(200), &json!(0)));
+    }
 }
 
 #[tokio::test]
