@@ -51,7 +51,11 @@ impl WholeMessage {
             Piece::Reasoning(text) => *self.reasoning.get_or_insert_default() += &text,
             Piece::Content(text) => self.content += &text,
             Piece::CallStart { id, name, .. } => self.calls.push(ToolCall { id, name, arguments: String::new() }),
-            Piece::CallArguments { index, text } => self.calls[index].arguments += &text,
+            Piece::CallArguments { text, .. } => {
+                if let Some(call) = self.calls.last_mut() {
+                    call.arguments += &text;
+                }
+            }
             Piece::CallAbandoned { raw } => {
                 self.calls.pop();
                 self.content += &raw;
@@ -67,7 +71,10 @@ pub(in crate::api) struct MessageParser {
     tools: Option<Box<dyn ToolParser>>,
     /// White space since the answer's begin or the last call: content if text follows, nothing if a call does.
     space: Option<String>,
+    /// Calls that have begun and were not taken back.
     num_calls: usize,
+    /// Those that were: a stream has shown their places, which no other call may take.
+    num_abandoned: usize,
     single_call: bool,
     short_ids: bool,
 }
@@ -81,6 +88,7 @@ impl MessageParser {
             space: tools.is_some().then(String::new),
             tools,
             num_calls: 0,
+            num_abandoned: 0,
             single_call: options.single_call,
             short_ids: options.short_ids,
         }
@@ -165,17 +173,23 @@ impl MessageParser {
                 self.space = Some(String::new());
                 self.num_calls += 1;
                 if !self.single_call || self.num_calls == 1 {
-                    out.push(Piece::CallStart { index: self.num_calls - 1, id: call_id(self.short_ids), name });
+                    out.push(Piece::CallStart { index: self.place(), id: call_id(self.short_ids), name });
                 }
             }
-            ToolPiece::Arguments(text) if !is_dropped => out.push(Piece::CallArguments { index: self.num_calls - 1, text }),
+            ToolPiece::Arguments(text) if !is_dropped => out.push(Piece::CallArguments { index: self.place(), text }),
             ToolPiece::Abandon(raw) if !is_dropped => {
                 self.num_calls -= 1;
+                self.num_abandoned += 1;
                 self.space = None;
                 out.push(Piece::CallAbandoned { raw });
             }
             ToolPiece::Arguments(_) | ToolPiece::Abandon(_) | ToolPiece::End => {}
         }
+    }
+
+    /// Of the call that began last, among all that a stream has shown.
+    fn place(&self) -> usize {
+        self.num_calls + self.num_abandoned - 1
     }
 
     fn content(&self, text: String, out: &mut Vec<Piece>) {

@@ -113,6 +113,19 @@ fn a_good_call_stands_beside_a_malformed_one() {
 }
 
 #[test]
+fn a_call_that_breaks_off_in_a_stream_keeps_its_place() {
+    let text = format!("<tool_call>{{\"name\": \"f\", \"arguments\": {{\"a\" 1}}}}</tool_call><tool_call>{CALL}</tool_call>");
+    let pieces = streamed(parser(Calls::Auto(ToolCallParser::Hermes), false), &[&text]);
+    let starts = pieces.iter().filter_map(|piece| match piece {
+        Piece::CallStart { index, name, .. } => Some((*index, name.as_str())),
+        _ => None,
+    });
+    let starts: Vec<_> = starts.collect();
+    assert_eq!(starts, [(0, "f"), (1, "weather")]);
+    assert_eq!(calls(&auto(ToolCallParser::Hermes, &text)), [("weather", ARGUMENTS)]);
+}
+
+#[test]
 fn forced_calls_need_no_marks() {
     let named = parser(Calls::Named("f".to_owned()), false).whole(r#" {"a": 1}"#);
     assert_eq!(calls(&named), [("f", r#"{"a": 1}"#)]);
@@ -205,6 +218,23 @@ proptest! {
         let whole = streamed(parser(calls.clone(), reasoning), &[&text]);
         prop_assert_eq!(&streamed(parser(calls.clone(), reasoning), &chunks), &whole);
         prop_assert_eq!(&streamed(parser(calls, reasoning), &by_character), &whole);
+    }
+
+    /// Clients put a call together by its index, so that each has one of its own, also where an earlier one was taken back.
+    #[test]
+    fn every_call_of_a_stream_has_its_own_place(text in text(), calls in any_calls(), single_call in any::<bool>()) {
+        let options = ParseOptions { calls, single_call, ..Default::default() };
+        let mut started = None;
+        for piece in streamed(MessageParser::new(&options, ReasoningStart::Undecided), &[&text]) {
+            match piece {
+                Piece::CallStart { index, .. } => {
+                    prop_assert!(started.is_none_or(|last| index > last), "{} after {:?}", index, started);
+                    started = Some(index);
+                }
+                Piece::CallArguments { index, .. } => prop_assert_eq!(Some(index), started),
+                _ => {}
+            }
+        }
     }
 
     #[test]
