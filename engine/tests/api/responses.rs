@@ -80,24 +80,30 @@ async fn what_does_not_fit_is_incomplete() {
 }
 
 #[tokio::test]
-async fn items_become_messages_of_a_chat() {
+async fn items_are_read_as_the_chat_that_they_are() {
     let server = says("x");
-    let items = json!({
-        "instructions": "s",
-        "input": [
-            {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
-            {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
-            {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
-            {"type": "function_call_output", "call_id": "1", "output": "c"},
-        ],
-    });
+    let items = json!({"instructions": "s", "input": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
     let chat = json!({"messages": [
-        {"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": ""},
-        {"role": "tool", "content": "c"},
+        {"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
     ]});
     let answer = server.post(PATH, items).await;
     assert_eq!(text(&answer), "x");
     assert_eq!(answer["usage"]["input_tokens"], server.post("/tokenize", chat).await["count"]);
+}
+
+#[tokio::test]
+async fn sampling_fields_of_chats_steer_a_response_too() {
+    let server = says("one two three");
+    let say = async |fields: Value| {
+        let mut body = json!({"input": "1?"});
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        text(&server.post(PATH, body).await).clone()
+    };
+    assert_eq!(say(json!({})).await, "one two three");
+    assert_eq!(say(json!({"guided_choice": ["yes", "no"]})).await.as_str().map(|said| ["yes", "no"].contains(&said)), Some(true));
+    assert_eq!(say(json!({"guided_regex": "on[a-e] t"})).await, "one t");
+    assert_eq!(say(json!({"stop": " two", "include_stop_str_in_output": true})).await, "one two");
+    assert_ne!(say(json!({"stop": " two", "min_tokens": 60, "max_output_tokens": 60})).await, "one");
 }
 
 #[tokio::test]

@@ -37,16 +37,20 @@ pub(super) use convert::PromptFields;
 pub(super) use parse::{MessageParser, Piece, ToolCall, WholeMessage};
 pub(super) use run::{Chat, WholeChoice, finish_reason, prompt, start};
 
-pub(super) fn describe() -> Operation {
-    let fields = [
+/// What a request may hold, as schemas of the types that read it.
+pub(super) fn request_parts() -> [serde_json::Value; 5] {
+    [
         reads::<types::ChatFields>(),
         reads::<GenerationFields>(),
         reads::<ConstraintFields>(),
         reads::<tools::ToolFields>(),
         reads::<PromptFields>(),
-    ];
+    ]
+}
+
+pub(super) fn describe() -> Operation {
     Operation::post("Answer a chat")
-        .takes("ChatCompletionRequest", fields)
+        .takes("ChatCompletionRequest", request_parts())
         .gives::<response::ChatCompletion<'_>>("ChatCompletion")
         .streams()
 }

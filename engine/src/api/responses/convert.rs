@@ -4,32 +4,47 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::types::{Content, Input, InputItem, Part, ResponsesFields, TextConfig, TextFormat, Tool, ToolChoice};
-use crate::api::{ApiError, json_body::JsonBody};
+use crate::api::{ApiError, generation::refuse_unsupported, json_body::JsonBody};
 
 /// Fields that mean the same in both.
-const SHARED: &[&str] = &[
+pub(super) const SHARED: &[&str] = &[
     "model",
     "stream",
+    "stream_options",
     "temperature",
     "top_p",
     "top_k",
     "min_p",
-    "seed",
-    "stop",
-    "stop_token_ids",
-    "ignore_eos",
-    "skip_special_tokens",
     "presence_penalty",
     "frequency_penalty",
     "repetition_penalty",
     "logit_bias",
-    "parallel_tool_calls",
-    "chat_template_kwargs",
-    "priority",
-    "include_reasoning",
+    "allowed_token_ids",
+    "bad_words",
+    "min_tokens",
+    "seed",
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "skip_special_tokens",
     "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "guided_whitespace_pattern",
+    "parallel_tool_calls",
+    "include_reasoning",
+    "truncate_prompt_tokens",
+    "truncation_side",
+    "add_generation_prompt",
+    "add_special_tokens",
+    "chat_template",
+    "chat_template_kwargs",
+    "documents",
+    "priority",
     "cache_salt",
-    "stream_options",
 ];
 
 /// Fields that would change the answer and that this server does not honour; false and null ask for nothing.
@@ -50,6 +65,7 @@ pub(super) fn chat(fields: &ResponsesFields, body: &JsonBody) -> Result<Map<Stri
             return Err(ApiError::field(name, reason));
         }
     }
+    refuse_unsupported(body)?;
     let mut chat: Map<String, Value> = SHARED.iter().filter_map(|&name| Some((name.to_owned(), body.get(name)?.clone()))).collect();
     chat.insert("messages".to_owned(), Value::Array(messages(fields)?));
     chat.insert("max_completion_tokens".to_owned(), json!(fields.max_output_tokens));
@@ -178,4 +194,52 @@ fn convert_tool(Tool::Function { name, description, parameters, strict }: &Tool)
     let optional = [("description", json!(description)), ("parameters", json!(parameters)), ("strict", json!(strict))];
     function.extend(optional.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name.to_owned(), value)));
     json!({"type": "function", "function": function})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_become_messages_of_a_chat() {
+        let body = json!({
+            "instructions": "s",
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "t"}]},
+                {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "b"}]},
+                {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+                {"type": "function_call", "call_id": "2", "name": "g", "arguments": "{\"x\": 1}"},
+                {"type": "function_call_output", "call_id": "1", "output": "c"},
+                {"type": "function_call_output", "call_id": "2", "output": [{"type": "output_text", "text": "d"}]},
+                {"type": "function_call", "call_id": "3", "name": "h", "arguments": "{}"},
+                {"role": "developer", "content": "e"},
+            ],
+        });
+        let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+        let chat = json!([
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b", "reasoning": "t", "tool_calls": [call("1", "f", "{}"), call("2", "g", "{\"x\": 1}")]},
+            {"role": "tool", "tool_call_id": "1", "content": "c"},
+            {"role": "tool", "tool_call_id": "2", "content": "d"},
+            {"role": "assistant", "content": null, "tool_calls": [call("3", "h", "{}")]},
+            {"role": "developer", "content": "e"},
+        ]);
+        let fields = ResponsesFields::deserialize(body).unwrap();
+        assert_eq!(Value::Array(messages(&fields).unwrap()), chat);
+    }
+
+    #[test]
+    fn reasoning_stands_in_the_message_that_it_led_to() {
+        let of = |input: Value| Value::Array(messages(&ResponsesFields::deserialize(json!({"input": input})).unwrap()).unwrap());
+        let thought = json!({"type": "reasoning", "content": [{"type": "reasoning_text", "text": "t"}]});
+        let call = json!({"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"});
+        let called = of(json!([thought, call]));
+        assert_eq!((&called[0]["reasoning"], &called[0]["tool_calls"][0]["id"], called.get(1)), (&json!("t"), &json!("1"), None));
+        // Asked anew before it spoke: the thought stays a message of its own.
+        let left = of(json!([thought, {"role": "user", "content": "a"}]));
+        assert_eq!(left, json!([{"role": "assistant", "content": null, "reasoning": "t"}, {"role": "user", "content": "a"}]));
+        assert_eq!(of(json!("a")), json!([{"role": "user", "content": "a"}]));
+    }
 }
