@@ -48,7 +48,7 @@ pub enum GenerationSource {
 
 /// Settings of the engine itself; nothing of HTTP. [`EngineConfig::new`] and [`EngineConfig::demo`] have the defaults of `serve`,
 /// except that no hint server is followed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EngineConfig {
     pub model: ModelSource,
     /// What metrics call the model.
@@ -361,4 +361,20 @@ fn served_model_names(args: &EngineArgs, model: &ModelSource) -> Vec<String> {
 
 fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_library_gets_what_serve_gets_without_flags() {
+        let Command::Serve(args) = Cli::try_parse_from(["tokenflow-engine", "serve"]).unwrap().command else { panic!("not serve") };
+        let served = EngineConfig::from_args(&args.engine).unwrap();
+        assert_ne!(served.hint_url, HintUrl::None);
+        assert_eq!(EngineConfig { hint_url: HintUrl::None, ..served }, EngineConfig::demo());
+    }
 }

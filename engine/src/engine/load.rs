@@ -300,3 +300,17 @@ fn fitting_len(config: &EngineConfig, longest: usize, capacity: usize) -> Result
     tracing::warn!(model = longest, capacity, "the KV cache holds less than the model's context: requests are limited to what it holds");
     Ok(capacity)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedulers_defaults_are_what_an_engines_defaults_come_to() {
+        let config = EngineConfig { num_blocks: Some(8), max_model_len: Some(64), threads: 1, ..EngineConfig::demo() };
+        let made = LoadedModel::load(&config).unwrap().scheduler;
+        // What a model and its device say.
+        let SchedulerConfig { num_blocks, max_model_len, prefill_quantum, .. } = made;
+        assert_eq!(made, SchedulerConfig { num_blocks, max_model_len, prefill_quantum, ..SchedulerConfig::default() });
+    }
+}

@@ -171,3 +171,43 @@ fn convert_tool(i: usize, tool: Tool) -> Result<Value, ApiError> {
     }
     Ok(json!({"type": "function", "function": function}))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_become_messages_of_a_chat() {
+        let body = json!({
+            "model": "q", "max_tokens": 5, "system": [{"type": "text", "text": "s"}, {"type": "text", "text": "t"}],
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a"}]},
+                {"role": "assistant", "content": [
+                    {"type": "thinking", "thinking": "r", "signature": ""}, {"type": "redacted_thinking", "data": "x"},
+                    {"type": "text", "text": "b"}, {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}},
+                ]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "c"}, {"type": "text", "text": "d"}]},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "e"}, {"type": "tool_result", "tool_use_id": "2", "content": [{"type": "text", "text": "g"}]},
+                    {"type": "tool_result", "tool_use_id": "3"},
+                ]},
+                {"role": "assistant", "content": "h"},
+            ],
+        });
+        let text = |text: &str| json!([{"type": "text", "text": text}]);
+        let messages = json!([
+            {"role": "system", "content": "s\nt"},
+            {"role": "user", "content": text("a")},
+            {"role": "assistant", "content": text("b"), "reasoning": "r", "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"x": 1}}},
+            ]},
+            {"role": "tool", "tool_call_id": "1", "content": "c"},
+            {"role": "user", "content": text("d")},
+            {"role": "user", "content": text("e")},
+            {"role": "tool", "tool_call_id": "2", "content": "g"},
+            {"role": "tool", "tool_call_id": "3", "content": ""},
+            {"role": "assistant", "content": "h"},
+        ]);
+        assert_eq!(chat(MessagesFields::deserialize(body).unwrap()).unwrap()["messages"], messages);
+    }
+}
