@@ -1,6 +1,6 @@
-//! The HTTP API: OpenAI's routes in vLLM's dialect, streamed as server-sent events or answered whole.
+//! The HTTP API: OpenAI's routes in vLLM's dialect and Anthropic's messages, streamed as server-sent events or answered whole.
 //!
-//! Every refusal is one sentence in OpenAI's error shape that names the field. A request is cancelled when nobody waits for it:
+//! Every refusal is one sentence that names the field, in the error shape of the route's own API. A request is cancelled when nobody waits for it:
 //! handlers and response bodies own their generations, and hyper drops them with the connection.
 
 mod access;
@@ -34,7 +34,8 @@ pub use chat::{ChatConfig, ReasoningParser, ToolCallParser};
 pub use error::ApiError;
 pub use state::ApiState;
 
-/// All routes. The accept loop puts the socket's `Arc<health::Connection>` into the request's extensions; without it nothing is paced.
+/// All routes. The accept loop puts the socket's `Arc<health::Connection>` into the request's extensions; without it
+/// nothing is known of the link, which counts as healthy.
 pub fn router(state: Arc<ApiState>) -> Router {
     let routes = routes::routes().into_iter();
     routes

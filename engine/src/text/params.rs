@@ -15,7 +15,7 @@ pub struct Params {
     pub sampling: SamplingParams,
     /// Makes the answer repeatable; `None` to have the engine draw one.
     pub seed: Option<u64>,
-    /// Strings that end the text, which does not contain them.
+    /// Strings that end the text, which stops short of them unless [`Params::include_stop_in_output`] is set.
     pub stop: Vec<String>,
     /// Tokens that end it, beside the model's own end-of-sequence tokens.
     pub stop_token_ids: Vec<u32>,

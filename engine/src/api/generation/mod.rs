@@ -1,4 +1,4 @@
-//! What chat and text completions have in common: the fields that steer a generation, and its way from text to events.
+//! What all routes that generate have in common: the fields that steer a generation, and its way from text to events.
 
 mod adjustments;
 mod constraint;

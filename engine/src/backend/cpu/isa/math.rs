@@ -80,6 +80,9 @@ pub(in super::super) fn f16_to_f32<S: Simd>(s: S, bits: S::I) -> S::F {
     s.mul(s.float(moved), s.splat(f32::from_bits((127 + 112) << 23)))
 }
 
+/// What [`e4m3_to_f32_small`]'s results are to be multiplied by: 2^120.
+pub(in super::super) const E4M3_UNIT: f32 = f32::from_bits((127 + 120) << 23);
+
 /// e4m3 bits as f32 times 2^-120, exactly, as [`f16_to_f32`]; not for NaN.
 #[inline(always)]
 pub(in super::super) fn e4m3_to_f32_small<S: Simd>(s: S, bits: S::I) -> S::F {

@@ -1,6 +1,9 @@
 //! FP8 keys and values: rounded to e4m3 when written, expanded to bf16, exactly, when read.
 
-use super::super::isa::{LANES, Simd, math::e4m3_to_f32_small};
+use super::super::isa::{
+    LANES, Simd,
+    math::{E4M3_UNIT, e4m3_to_f32_small},
+};
 
 /// What e4m3 reaches.
 const MAX: f32 = 448.0;
@@ -27,7 +30,7 @@ pub(super) fn e4m3_bits(x: f32) -> u8 {
 /// Both must have room for them.
 #[inline(always)]
 pub(super) unsafe fn expand<S: Simd>(s: S, from: *const u8, to: *mut u8, vectors: usize) {
-    let unit = s.splat(f32::from_bits((127 + 120) << 23));
+    let unit = s.splat(E4M3_UNIT);
     for i in 0..vectors {
         // SAFETY: promised by the caller.
         unsafe {

@@ -1,7 +1,10 @@
 //! FP8: e4m3 bytes with an f32 scale for each block of rows and columns.
 
 use super::{
-    super::isa::{LANES, Simd, math::e4m3_to_f32_small},
+    super::isa::{
+        LANES, Simd,
+        math::{E4M3_UNIT, e4m3_to_f32_small},
+    },
     PANEL,
     encoded::{EncodedRow, Encoding, Group},
     q8_0::byte_place,
@@ -12,9 +15,7 @@ const CHUNK: usize = 32;
 /// A panel begins with `[group][feature]` scales; chunks of codes as in Q8_0 follow.
 const GROUP_BYTES: usize = 4 * PANEL;
 const CHUNK_BYTES: usize = CHUNK * PANEL;
-/// Scales are kept times this, as codes are decoded to their value divided by it.
-const CODE_UNIT: f32 = f32::from_bits((127 + 120) << 23);
-/// What `scale * CODE_UNIT` allows.
+/// What a scale may be: it is kept times [`E4M3_UNIT`], as codes are decoded to their value divided by that.
 const MAX_SCALE: f32 = 255.0;
 
 pub(super) struct Fp8 {
@@ -59,7 +60,7 @@ impl Encoding for Fp8 {
         }
         let group = chunk / self.chunks_per_group;
         let scale = row.scales_f32[group];
-        header[group * GROUP_BYTES + 4 * lane..][..4].copy_from_slice(&(scale * CODE_UNIT).to_le_bytes());
+        header[group * GROUP_BYTES + 4 * lane..][..4].copy_from_slice(&(scale * E4M3_UNIT).to_le_bytes());
         if scale.abs() <= MAX_SCALE { Ok(()) } else { Err("an e4m3 scale is not a number up to 255") }
     }
 
