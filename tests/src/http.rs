@@ -12,6 +12,9 @@ use serde_json::Value;
 /// Longest silence on a connection.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What is read ahead of what the caller takes.
+const BUFFER_BYTES: usize = 8192;
+
 /// A response whose body has not been read yet.
 pub struct Response {
     pub status: u16,
@@ -24,7 +27,15 @@ pub struct Response {
 /// # Errors
 /// When the connection fails or the peer does not speak HTTP.
 pub fn send(address: SocketAddr, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Response> {
-    let stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+    exchange(TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?, BUFFER_BYTES, method, path, body)
+}
+
+/// The same on a connection that the caller has made, read through a buffer of so many bytes.
+///
+/// # Errors
+/// When the connection fails or the peer does not speak HTTP.
+pub fn exchange(stream: TcpStream, buffer: usize, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<Response> {
+    let address = stream.peer_addr()?;
     stream.set_read_timeout(Some(READ_TIMEOUT))?;
     let body = body.map(Value::to_string).unwrap_or_default();
     let mut writer = stream.try_clone()?;
@@ -33,7 +44,7 @@ pub fn send(address: SocketAddr, method: &str, path: &str, body: Option<&Value>)
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )?;
-    let mut reader = BufReader::new(stream);
+    let mut reader = BufReader::with_capacity(buffer, stream);
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let status = line.split_whitespace().nth(1).and_then(|s| s.parse().ok()).with_context(|| format!("not a status line: {line:?}"))?;

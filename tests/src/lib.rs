@@ -1,6 +1,6 @@
 //! A testbed on one machine: real daemons, real TCP, links that can be throttled.
 //!
-//! [`daemon`] starts the project's binaries and ends them; [`netns`] gives each client its own network namespace and link;
+//! [`daemon`] starts the project's binaries and ends them; [`netns`] gives each client its own network namespace and link, [`proxy`] stands between;
 //! [`stream`] reads a token stream in it; [`soak`] sends random clients; [`python`] and [`promtool`] find the programs that others wrote. [`experiment`] compares the modes of pacing. `cargo xtask demo` uses it too.
 
 pub mod daemon;
@@ -8,6 +8,8 @@ pub mod experiment;
 pub mod http;
 pub mod netns;
 pub mod promtool;
+pub mod proxy;
 pub mod python;
+pub mod realtime;
 pub mod soak;
 pub mod stream;

@@ -1,7 +1,7 @@
 //! One token stream read by a client host of the testbed, and what arrived when.
 
 use std::{
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -12,8 +12,35 @@ use std::{
 
 use anyhow::Context;
 use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{http, netns::Namespace};
+use crate::{http, netns::ClientHost};
+
+/// Receive buffer of a slow reader: what it has not read must not hide in its kernel.
+const SLOW_BUFFER_BYTES: usize = 4096;
+
+/// What a slow reader reads ahead of its pace.
+const SLOW_READ_AHEAD_BYTES: usize = 512;
+
+/// What is asked, and how it is read.
+#[derive(Clone, Debug)]
+pub struct StreamOptions {
+    pub prompt: String,
+    pub max_tokens: usize,
+    /// The client takes no more than so many bytes of the stream per second; `None` reads all at once.
+    pub read_bytes_per_s: Option<u64>,
+}
+
+impl StreamOptions {
+    pub fn new(prompt: &str, max_tokens: usize) -> Self {
+        Self { prompt: prompt.to_owned(), max_tokens, read_bytes_per_s: None }
+    }
+
+    /// The same, read so slowly.
+    pub fn slowly(self, bytes_per_s: u64) -> Self {
+        Self { read_bytes_per_s: Some(bytes_per_s), ..self }
+    }
+}
 
 /// A chunk as it arrived.
 #[derive(Clone, Debug)]
@@ -28,6 +55,8 @@ pub struct Arrival {
 
 /// A stream that a thread of its own reads, until it ends or is dropped.
 pub struct TokenStream {
+    /// Before the client connected.
+    pub started_at: Instant,
     shared: Arc<Shared>,
     reader: Option<JoinHandle<anyhow::Result<()>>>,
 }
@@ -35,29 +64,29 @@ pub struct TokenStream {
 #[derive(Default)]
 struct Shared {
     arrivals: Mutex<Vec<Arrival>>,
+    socket: Mutex<Option<TcpStream>>,
     local: Mutex<Option<SocketAddr>>,
     stop: AtomicBool,
     finish_reason: Mutex<Option<String>>,
 }
 
 impl TokenStream {
-    /// Streams a completion of `max_tokens` tokens, `namespace`'s side of its link being the client's.
-    pub fn start(server: SocketAddr, namespace: Option<Arc<Namespace>>, prompt: &str, max_tokens: usize) -> Self {
+    /// Streams a completion that a client on `host` asks for, or one on our own where there is none.
+    pub fn start(server: SocketAddr, host: Option<Arc<dyn ClientHost>>, options: StreamOptions) -> Self {
         let shared = Arc::new(Shared::default());
-        let body = json!({
-            "prompt": prompt, "max_tokens": max_tokens, "ignore_eos": true, "temperature": 0.7, "seed": 7, "stream": true,
-            "stream_options": {"include_health": true, "include_usage": true, "continuous_usage_stats": true},
-        });
+        let started_at = Instant::now();
         let reader = std::thread::spawn({
             let shared = shared.clone();
             move || {
-                if let Some(namespace) = namespace {
-                    namespace.enter()?;
+                if let Some(host) = host {
+                    host.enter()?;
                 }
-                read(server, &body, &shared)
+                let read = read(server, &options, &shared);
+                // Whoever hangs up does not care how the stream ended.
+                if shared.stop.load(Ordering::Relaxed) { Ok(()) } else { read }
             }
         });
-        Self { shared, reader: Some(reader) }
+        Self { started_at, shared, reader: Some(reader) }
     }
 
     /// What has arrived so far.
@@ -102,22 +131,39 @@ impl TokenStream {
 impl Drop for TokenStream {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
+        if let Some(socket) = self.shared.socket.lock().ok().and_then(|mut socket| socket.take()) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
     }
 }
 
-fn read(server: SocketAddr, body: &Value, shared: &Shared) -> anyhow::Result<()> {
-    let mut response = http::send(server, "POST", "/v1/completions", Some(body))?;
+fn read(server: SocketAddr, options: &StreamOptions, shared: &Shared) -> anyhow::Result<()> {
+    let body = json!({
+        "prompt": options.prompt, "max_tokens": options.max_tokens, "ignore_eos": true, "temperature": 0.7, "seed": 7, "stream": true,
+        "stream_options": {"include_health": true, "include_usage": true, "continuous_usage_stats": true},
+    });
+    let slow = options.read_bytes_per_s.is_some();
+    let socket = connect(server, slow.then_some(SLOW_BUFFER_BYTES)).with_context(|| format!("cannot connect to {server}"))?;
+    if let (Ok(mut local), Ok(mut slot)) = (shared.local.lock(), shared.socket.lock()) {
+        *local = Some(socket.local_addr()?);
+        *slot = Some(socket.try_clone()?);
+    }
+    let read_ahead = if slow { SLOW_READ_AHEAD_BYTES } else { 8192 };
+    let mut response = http::exchange(socket, read_ahead, "POST", "/v1/completions", Some(&body))?;
     if response.status != 200 {
         let status = response.status;
         anyhow::bail!("{status}: {}", response.read_all()?);
     }
-    if let Ok(mut local) = shared.local.lock() {
-        *local = Some(response.body.get_ref().local_addr()?);
-    }
     let mut seen_tokens = 0;
     let mut pending = Vec::new();
+    let (began, mut taken) = (Instant::now(), 0);
     while let Some(chunk) = response.chunk()? {
         let at = Instant::now();
+        taken += chunk.len();
+        if let Some(rate) = options.read_bytes_per_s {
+            let due = began + Duration::from_secs_f64(taken as f64 / rate as f64);
+            std::thread::sleep(due.saturating_duration_since(at));
+        }
         if shared.stop.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -132,6 +178,16 @@ fn read(server: SocketAddr, body: &Value, shared: &Shared) -> anyhow::Result<()>
         }
     }
     Ok(())
+}
+
+/// The receive buffer's size is a promise to the peer from the first packet on, so it is set before.
+fn connect(server: SocketAddr, receive_buffer: Option<usize>) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.connect(&server.into())?;
+    Ok(socket.into())
 }
 
 fn take(event: &Value, at: Instant, seen_tokens: &mut usize, shared: &Shared) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use tokenflow_tests::{
     daemon::{self, Daemon},
     http,
     netns::Namespace,
-    stream::TokenStream,
+    stream::{StreamOptions, TokenStream},
 };
 
 /// About what one stream of the measurements in DESIGN carried: 220-byte chunks at 50 a second through 32 kbit/s.
@@ -40,7 +40,7 @@ impl Testbed {
     }
 
     fn stream(&self, namespace: &Arc<Namespace>, tokens: usize) -> TokenStream {
-        TokenStream::start((namespace.host, self.port).into(), Some(namespace.clone()), "fn main", tokens)
+        TokenStream::start((namespace.host, self.port).into(), Some(namespace.clone()), StreamOptions::new("fn main", tokens))
     }
 
     /// Health of the stream's connection as the hint server has it.

@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::json;
-use tokenflow_tests::{daemon, http, stream::TokenStream};
+use tokenflow_tests::{
+    daemon, http,
+    stream::{StreamOptions, TokenStream},
+};
 
 fn metric(url: &str, name: &str) -> f64 {
     let text = http::get_text(url, "/metrics").unwrap();
@@ -29,7 +32,8 @@ fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) 
 fn two_hundred_streams_finish_and_give_every_block_back() {
     let engine = daemon::engine(&["--hint-url", "none"]).unwrap();
     let server = http::address(&engine.url).unwrap();
-    let streams: Vec<_> = (0..200).map(|i| TokenStream::start(server, None, &format!("stream number {i}"), 40)).collect();
+    let streams: Vec<_> =
+        (0..200).map(|i| TokenStream::start(server, None, StreamOptions::new(&format!("stream number {i}"), 40))).collect();
     for stream in streams {
         let (text, reason) = stream.finish().unwrap();
         assert_eq!(reason.as_deref(), Some("length"));
@@ -74,13 +78,14 @@ fn clients_that_never_read_cost_bounded_memory_and_no_service() {
     for pacing in ["off", "per-connection"] {
         let engine = daemon::engine(&["--hint-url", "none", "--pacing", pacing, "--num-gpu-blocks-override", BLOCKS]).unwrap();
         let server = http::address(&engine.url).unwrap();
-        let readers: Vec<_> = (0..CLIENTS * PROMPTS + 2).map(|_| TokenStream::start(server, None, "fn", DEAF_TOKENS)).collect();
+        let readers: Vec<_> =
+            (0..CLIENTS * PROMPTS + 2).map(|_| TokenStream::start(server, None, StreamOptions::new("fn", DEAF_TOKENS))).collect();
         for reader in readers {
             reader.finish().unwrap();
         }
         let before = engine.resident_bytes().unwrap();
         let deaf = deaf_clients(&engine.url, CLIENTS, PROMPTS);
-        let (_, reason) = TokenStream::start(server, None, "a client that reads", 400).finish().unwrap();
+        let (_, reason) = TokenStream::start(server, None, StreamOptions::new("a client that reads", 400)).finish().unwrap();
         assert_eq!(reason.as_deref(), Some("length"));
         // Until nobody can run any more: what is bounded has reached its bound.
         let generated = || metric(&engine.url, "vllm:generation_tokens_total");
@@ -116,7 +121,7 @@ fn a_client_that_leaves_is_cancelled() {
 fn sigterm_drains_running_streams_and_refuses_new_ones() {
     let mut engine = daemon::engine(&["--hint-url", "none", "--max-stream-rate", "100"]).unwrap();
     let server = http::address(&engine.url).unwrap();
-    let stream = TokenStream::start(server, None, "finish me", 200);
+    let stream = TokenStream::start(server, None, StreamOptions::new("finish me", 200));
     wait_until("it streams", Duration::from_secs(10), || stream.arrivals().len() > 5);
     engine.signal(libc::SIGTERM);
     std::thread::sleep(Duration::from_millis(200));
@@ -130,7 +135,7 @@ fn sigterm_drains_running_streams_and_refuses_new_ones() {
 fn the_drain_is_bounded_and_a_cut_stream_says_why() {
     let mut engine = daemon::engine(&["--hint-url", "none", "--max-stream-rate", "5", "--shutdown-timeout", "1"]).unwrap();
     let server = http::address(&engine.url).unwrap();
-    let stream = TokenStream::start(server, None, "too long to finish", 500);
+    let stream = TokenStream::start(server, None, StreamOptions::new("too long to finish", 500));
     wait_until("it streams", Duration::from_secs(10), || stream.arrivals().len() > 2);
     engine.signal(libc::SIGTERM);
     let error = stream.finish().expect_err("it cannot finish").to_string();

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
+
+/// A full packet with its Ethernet header.
+pub(super) const FRAME_BYTES: u64 = 1514;
 
 /// A link towards clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -11,9 +15,9 @@ pub struct LinkShape {
     pub rate: Option<u64>,
     /// Bytes that may wait before packets are dropped; means something only with a rate.
     pub queue_bytes: u64,
-    /// Fraction of packets that are lost by chance, `0.0..1.0`.
+    /// Fraction of packets towards the clients that are lost by chance, behind the queue: `0.0..1.0`.
     pub loss: f64,
-    /// Fixed delay, one way.
+    /// Fixed delay in each direction, so that the round trip grows by twice of it.
     pub delay: Duration,
 }
 
@@ -29,6 +33,32 @@ impl LinkShape {
     /// So many bits per second.
     pub fn limited(rate: u64) -> Self {
         Self { rate: Some(rate), ..Self::free() }
+    }
+
+    /// The same with so many bytes of queue.
+    pub fn queue(self, queue_bytes: u64) -> Self {
+        Self { queue_bytes, ..self }
+    }
+
+    /// The same with a fraction of packets lost.
+    pub fn loss(self, loss: f64) -> Self {
+        Self { loss, ..self }
+    }
+
+    /// The same with so much delay in each direction.
+    pub fn delay(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// # Errors
+    /// When no link can be like that; the message names the field.
+    pub(super) fn validate(&self) -> anyhow::Result<()> {
+        ensure!((0.0..1.0).contains(&self.loss), "loss is {}; it must be at least 0 and below 1", self.loss);
+        if let Some(rate) = self.rate {
+            ensure!((1_000..=10_000_000_000).contains(&rate), "rate is {rate} bit/s; it must be from 1 kbit/s to 10 Gbit/s");
+            ensure!(self.queue_bytes >= FRAME_BYTES, "queue_bytes is {}; a full packet has {FRAME_BYTES}", self.queue_bytes);
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::Context;
-use tokenflow_tests::{http, netns::Namespace, stream::TokenStream};
+use tokenflow_tests::{
+    http,
+    netns::Namespace,
+    stream::{StreamOptions, TokenStream},
+};
 
 use super::{
     DemoArgs, Servers,
@@ -63,7 +67,7 @@ impl Client {
         let tokens = (args.speed * total.as_secs_f64()) as usize;
         let info = http::get_json(&servers.engine.url, "/v1/models")?;
         let context = info["data"][0]["max_model_len"].as_u64().context("the engine names no max_model_len")? as usize;
-        let stream = TokenStream::start(server, Some(namespace.clone()), &args.prompt, tokens.min(context - 64));
+        let stream = TokenStream::start(server, Some(namespace.clone()), StreamOptions::new(&args.prompt, tokens.min(context - 64)));
         Ok(Self { stream, namespace })
     }
 
