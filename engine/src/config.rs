@@ -11,7 +11,7 @@ use tokenflow_hint_api::HintUrl;
 use crate::{
     api::{AccessConfig, AccessError, ChatConfig},
     cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
-    scheduler::{NgramConfig, Pacing, SchedulingPolicy},
+    scheduler::{NgramConfig, Pacing, PacingLaw, SchedulingPolicy},
     weights::hub::{HubModel, NotAName},
 };
 
@@ -78,6 +78,8 @@ pub struct EngineConfig {
     pub max_logprobs: u32,
     /// What the health of the clients' links does to the step budget.
     pub pacing: Pacing,
+    /// How a stream is paced by its own link.
+    pub pacing_law: PacingLaw,
     /// Most tokens per second of any one stream.
     pub max_stream_rate: Option<f64>,
     /// Who runs when, and how long anybody waits.
@@ -242,6 +244,7 @@ impl Default for EngineConfig {
             seed: 0,
             max_logprobs: 20,
             pacing: Pacing::PerConnection,
+            pacing_law: PacingLaw::default(),
             max_stream_rate: None,
             scheduling: SchedulingConfig::default(),
             hint_url: HintUrl::None,
@@ -300,6 +303,7 @@ impl EngineConfig {
             seed: args.seed,
             max_logprobs: args.max_logprobs,
             pacing: args.pacing.into(),
+            pacing_law: args.pacing_law,
             max_stream_rate: args.max_stream_rate,
             scheduling: SchedulingConfig::from(&args.scheduling),
             hint_url: hint_url.parse().map_err(|e| ConfigError::HintUrl(format!("{e}")))?,

@@ -4,7 +4,7 @@ use tokenflow_hint_api::HintUrl;
 
 use crate::{
     config::{EngineConfig, EngineInfo},
-    scheduler::Pacing,
+    scheduler::{Pacing, PacingLaw},
 };
 
 /// Aligned lines for a person.
@@ -35,7 +35,7 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         ("context", format!("{} tokens; {:.1} requests of that length fit at a time", info.max_model_len, info.max_concurrency())),
         ("step", format!("at most {} tokens of {} sequences", info.max_num_batched_tokens, info.max_num_seqs)),
         ("device", format!("CPU, {} threads, {}", loaded.threads, loaded.simd)),
-        ("pacing", format!("{}, {hints}", pacing(config.pacing))),
+        ("pacing", format!("{}, {hints}", pacing(config))),
         ("listening", url.to_owned()),
     ];
     rows.map(|(name, value)| format!("  {name:<10} {value}\n")).concat()
@@ -60,7 +60,7 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
         max_num_seqs = info.max_num_seqs,
         threads = loaded.threads,
         simd = loaded.simd,
-        pacing = pacing(config.pacing),
+        pacing = pacing(config),
         hints = %config.hint_url,
         listening = url,
         seconds = loaded.took.as_secs_f64(),
@@ -68,12 +68,13 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
     );
 }
 
-/// As `--pacing` calls it.
-fn pacing(pacing: Pacing) -> &'static str {
-    match pacing {
-        Pacing::Off => "off",
-        Pacing::Global => "global",
-        Pacing::PerConnection => "per-connection",
+/// As `--pacing` calls it, and `--pacing-law` where that is not the usual one.
+fn pacing(config: &EngineConfig) -> String {
+    match (config.pacing, config.pacing_law) {
+        (Pacing::Off, _) => "off".to_owned(),
+        (Pacing::Global, _) => "global".to_owned(),
+        (Pacing::PerConnection, PacingLaw::Window) => "per-connection".to_owned(),
+        (Pacing::PerConnection, law) => format!("per-connection by {}", law.name()),
     }
 }
 

@@ -4,11 +4,14 @@ mod api;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 pub use api::{ApiArgs, JsonList};
 
-use crate::scheduler::Pacing;
+use crate::scheduler::{Pacing, PacingLaw};
 
 mod scheduling;
 mod vllm;
@@ -170,6 +173,9 @@ pub struct EngineArgs {
     /// What the health of the clients' links does to the step budget
     #[arg(long, value_enum, default_value_t)]
     pub pacing: PacingArg,
+    /// Experimental: the control law of --pacing per-connection
+    #[arg(long, value_name = "LAW", value_parser = pacing_law(), default_value = PacingLaw::default().name())]
+    pub pacing_law: PacingLaw,
     /// Most tokens per second of any one stream, such as a reading speed [default: no limit]
     #[arg(long, value_parser = positive_rate)]
     pub max_stream_rate: Option<f64>,
@@ -238,6 +244,10 @@ fn block_size(text: &str) -> Result<usize, String> {
         Ok(n) if (1..=MAX_BLOCK_SIZE).contains(&n) => Ok(n),
         _ => Err(format!("must be a whole number within 1 and {MAX_BLOCK_SIZE}")),
     }
+}
+
+fn pacing_law() -> impl TypedValueParser<Value = PacingLaw> {
+    PossibleValuesParser::new(PacingLaw::NAMES).try_map(|name| name.parse::<PacingLaw>())
 }
 
 fn positive_rate(text: &str) -> Result<f64, String> {

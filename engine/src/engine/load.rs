@@ -123,6 +123,7 @@ impl LoadedModel {
             // A vector leaves no token behind, so that a prompt may fill the context.
             max_model_len: max_model_len + usize::from(model_config.pooling.is_some()),
             pacing: config.pacing,
+            pacing_law: config.pacing_law,
             max_waiting: scheduling.max_waiting,
             stream_rate_cap: config.max_stream_rate,
             enable_prefix_caching: scheduling.enable_prefix_caching,

@@ -1,4 +1,4 @@
-use super::{NgramConfig, Pacing};
+use super::{NgramConfig, Pacing, PacingLaw};
 
 /// The limits that the scheduler keeps. Names and meanings are vLLM's where it has them.
 /// Its default is what the command line's defaults come to, with 1,024 blocks and no prefill quantum, which is the device's to say.
@@ -14,6 +14,8 @@ pub struct SchedulerConfig {
     /// A sequence ends when its prompt and output together reach this.
     pub max_model_len: usize,
     pub pacing: Pacing,
+    /// How a stream is paced under [`Pacing::PerConnection`].
+    pub pacing_law: PacingLaw,
     /// Sequences that may wait, see [`Scheduler::room_to_wait`](super::Scheduler::room_to_wait); `None` sets no bound.
     pub max_waiting: Option<usize>,
     /// No stream gets more tokens per second than this (a reading-speed cap); `None` sets no cap.
@@ -48,6 +50,7 @@ impl Default for SchedulerConfig {
             num_blocks: 1024,
             max_model_len: 1024 * 16,
             pacing: Pacing::default(),
+            pacing_law: PacingLaw::default(),
             max_waiting: None,
             stream_rate_cap: None,
             enable_prefix_caching: true,

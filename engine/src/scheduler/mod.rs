@@ -20,6 +20,7 @@ mod sequence;
 pub use config::{AddError, SchedulerConfig, SchedulerStats, SchedulingPolicy};
 pub use network::{Network, Pacing, StreamSignal};
 pub use ngram::NgramConfig;
+pub use pacing::PacingLaw;
 pub use plan::{BlockCopy, PromptScores, SampleRequest, ScheduledSequence, StepOutput, StepPlan};
 pub use queues::{Expired, ExpiryCause, Scheduler};
 pub use sequence::{FinishReason, NewSequence, SequenceId, SequenceUpdate};

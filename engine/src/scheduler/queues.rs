@@ -5,7 +5,7 @@ use std::{
 
 use super::{
     AddError, BlockCopy, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy, SequenceId,
-    pacing::Wait,
+    pacing::{StreamPacing, Wait},
     running::{Fork, Rank, Sequence, cache_scope},
 };
 use crate::kv::BlockPool;
@@ -110,6 +110,7 @@ impl Scheduler {
         let leader = new.group.filter(|&leader| leader != new.id);
         let scope = cache_scope(&new, self.config.enable_prefix_caching);
         let mut sequence = Sequence::new(new, rank, limit, scope);
+        sequence.pacing = StreamPacing::new(self.config.pacing_law);
         sequence.fork = leader.and_then(|leader| self.join_group(leader));
         self.next_deadline = [self.next_deadline, sequence.next_deadline()].into_iter().flatten().min();
         let place = self.waiting.partition_point(|s| s.rank < rank);

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use simulation::{Link, Request, Scenario, Swing, VOCAB, check_outcome, simulate};
-use tokenflow_engine::scheduler::{NgramConfig, Pacing, SchedulerConfig, SchedulingPolicy};
+use tokenflow_engine::scheduler::{NgramConfig, Pacing, PacingLaw, SchedulerConfig, SchedulingPolicy};
 
 fn swing() -> impl Strategy<Value = Swing> {
     ([0.0..=1.0f64, 0.0..=1.0f64], 1..300u64).prop_map(|(values, period_ms)| Swing { values, period_ms })
@@ -80,7 +80,8 @@ prop_compose! {
     fn scenario()(
         max_num_batched_tokens in 1..80usize, max_num_seqs in 1..10usize, block_size in 1..17usize, pool_tokens in 20..250usize,
         max_model_len in prop_oneof![Just(1000), 40..100usize],
-        pacing in prop_oneof![Just(Pacing::Off), Just(Pacing::Global), Just(Pacing::PerConnection)],
+        pacing in prop_oneof![1 => Just(Pacing::Off), 1 => Just(Pacing::Global), 3 => Just(Pacing::PerConnection)],
+        pacing_law in prop::sample::select(PacingLaw::ALL),
         stream_rate_cap in prop::option::weighted(0.3, 5.0..500.0f64),
         factor in swing(),
         enable_prefix_caching in prop::bool::weighted(0.8), by_priority in prop::bool::weighted(0.4),
@@ -95,7 +96,7 @@ prop_compose! {
         });
         let config = SchedulerConfig {
             max_num_batched_tokens, max_num_seqs, block_size, num_blocks: pool_tokens.div_ceil(block_size), max_model_len,
-            pacing, stream_rate_cap, enable_prefix_caching, policy, long_prefill_token_threshold, prefill_quantum, speculative,
+            pacing, pacing_law, stream_rate_cap, enable_prefix_caching, policy, long_prefill_token_threshold, prefill_quantum, speculative,
             ..SchedulerConfig::default()
         };
         Scenario { config, factor, requests }
