@@ -45,34 +45,52 @@ impl Calibration {
         self.total(streams) / streams.max(1) as f64
     }
 
-    /// Bits per second of a link that carries so many tokens per second, one token in a packet.
-    pub fn bits_per_second(&self, tokens_per_s: f64) -> u64 {
-        ((self.payload_bytes_per_token + PACKET_HEADER_BYTES) * 8.0 * tokens_per_s).round() as u64
-    }
-
-    /// Tokens per second of `streams` together: between measured points by the time of a step, which grows linearly.
+    /// Tokens per second of `streams` together on free links.
     pub fn total(&self, streams: usize) -> f64 {
         streams as f64 / self.step_seconds(streams as f64)
     }
 
-    /// Seconds of a step in which `batch` streams get a token each; linear between the measured points and beyond the last two.
+    /// Bits per second of a link that carries so many tokens per second.
+    pub fn bits_per_second(&self, tokens_per_s: f64) -> u64 {
+        (self.wire_bytes_per_token() * 8.0 * tokens_per_s).round() as u64
+    }
+
+    /// Tokens per second that a link of so many bits per second carries.
+    pub fn tokens_per_second(&self, bits_per_s: u64) -> f64 {
+        bits_per_s as f64 / 8.0 / self.wire_bytes_per_token()
+    }
+
+    /// Bytes of a token's chunk on the wire, with its share of the headers of full packets.
+    pub fn wire_bytes_per_token(&self) -> f64 {
+        self.payload_bytes_per_token * (1.0 + PACKET_HEADER_BYTES / SEGMENT_BYTES)
+    }
+
+    /// Seconds of a step in which `batch` streams get a token each: linear between the measured points and beyond the last two, and never
+    /// less for more.
     pub fn step_seconds(&self, batch: f64) -> f64 {
-        let points: Vec<(f64, f64)> = self.throughput.iter().map(|&(n, rate)| (n as f64, n as f64 / rate)).collect();
-        match points.as_slice() {
-            [] => f64::INFINITY,
-            [(n, seconds)] => seconds * (batch / n).max(1.0),
-            [first, ..] if batch <= first.0 => first.1,
-            [.., last_but_one, last] => {
-                let pair = points.windows(2).find(|pair| batch <= pair[1].0).map_or((last_but_one, last), |pair| (&pair[0], &pair[1]));
-                let ((n0, s0), (n1, s1)) = pair;
-                s0 + (s1 - s0).max(0.0) * (batch - n0) / (n1 - n0)
-            }
-        }
+        let mut least = 0.0;
+        let points: Vec<(f64, f64)> = self
+            .throughput
+            .iter()
+            .map(|&(streams, rate)| {
+                least = f64::max(least, streams as f64 / rate);
+                (streams as f64, least)
+            })
+            .collect();
+        let Some(pair) = points.windows(2).find(|pair| batch <= pair[1].0).or(points.windows(2).last()) else {
+            // One point tells the cost of its own batch only: a larger one costs as much a token.
+            return points.first().map_or(f64::INFINITY, |(streams, seconds)| seconds * (batch / streams).max(1.0));
+        };
+        let ((n0, s0), (n1, s1)) = (pair[0], pair[1]);
+        s0 + (s1 - s0) * (batch.max(n0) - n0) / (n1 - n0)
     }
 }
 
 /// Ethernet, IPv4 and TCP with timestamps.
 pub const PACKET_HEADER_BYTES: f64 = 14.0 + 20.0 + 32.0;
+
+/// Payload of a full packet.
+pub const SEGMENT_BYTES: f64 = 1448.0;
 
 /// One experiment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,12 +99,22 @@ pub struct Scenario {
     pub name: String,
     /// What it asks, in a sentence or two.
     pub about: String,
+    /// How long it is measured: what was asked for, or more where the timeline needs it.
+    pub window: Duration,
     pub groups: Vec<GroupSpec>,
     /// A bottleneck that all groups share, behind which their own links lie.
     pub shared: Option<LinkShape>,
     /// In order of time.
     pub events: Vec<Event>,
     pub aims: Vec<Aim>,
+}
+
+impl Scenario {
+    /// Without clients yet.
+    pub fn new(name: &str, about: &str, window: Duration) -> Self {
+        let (name, about) = (name.to_owned(), about.to_owned());
+        Self { name, about, window, groups: Vec::new(), shared: None, events: Vec::new(), aims: Vec::new() }
+    }
 }
 
 /// Clients that are alike.

@@ -2,24 +2,15 @@
 
 use std::time::Duration;
 
+use super::aim_over_off;
 use crate::{
-    experiment::{Aim, Calibration, GroupSpec, Measure, Mode, Scenario, Wanted},
+    experiment::{Calibration, GroupSpec, Measure, Scenario, Wanted},
     netns::LinkShape,
 };
 
-pub(super) fn build(_: &Calibration, _: Duration) -> Scenario {
-    Scenario {
-        name: "healthy".to_owned(),
-        about: "32 streams on free links. Nothing is wrong: what does the machinery cost?".to_owned(),
-        groups: vec![GroupSpec::new("clients", 4, 8, LinkShape::free()).healthy()],
-        shared: None,
-        events: Vec::new(),
-        aims: vec![Aim {
-            text: "throughput within 1 % of off".to_owned(),
-            measure: Measure::EffectiveTokensPerS,
-            mode: Mode::PerConnection,
-            relative_to: Some(Mode::Off),
-            wanted: Wanted::AtLeast(0.99),
-        }],
-    }
+pub(super) fn build(_: &Calibration, window: Duration) -> Scenario {
+    let mut scenario = Scenario::new("healthy", "32 streams on free links. Nothing is wrong: what does the machinery cost?", window);
+    scenario.groups = vec![GroupSpec::new("clients", 4, 8, LinkShape::free()).healthy()];
+    scenario.aims = vec![aim_over_off("throughput within 1 % of off", Measure::EffectiveTokensPerS, Wanted::AtLeast(0.99))];
+    scenario
 }
