@@ -1,23 +1,13 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use tokenflow_engine::api::{ChatConfig, ReasoningParser, ToolCallParser};
 
 use crate::{
     script::Gate,
-    server::{Server, pretty, says, says_with, start, without_ids},
+    server::{pretty, qwen, says, start, without_ids},
 };
 
 const PATH: &str = "/v1/messages";
 const CALL: &str = r#"<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>"#;
-
-fn qwen(reply: &str) -> Server {
-    let chat = ChatConfig {
-        tool_call_parser: Some(ToolCallParser::Hermes),
-        reasoning_parser: Some(ReasoningParser::Qwen3),
-        ..ChatConfig::default()
-    };
-    says_with(reply, |state| state.chat = chat)
-}
 
 fn ask(fields: Value) -> Value {
     let mut body = json!({"model": "q", "max_tokens": 60, "messages": [{"role": "user", "content": "1?"}]});

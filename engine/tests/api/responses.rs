@@ -1,23 +1,13 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use tokenflow_engine::api::{ChatConfig, ReasoningParser, ToolCallParser};
 
 use crate::{
     script::Gate,
-    server::{Server, pretty, says, says_with, start},
+    server::{pretty, qwen, says, start},
 };
 
 const PATH: &str = "/v1/responses";
 const REPLY: &str = r#"<think>Hm.</think>Well: <tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>"#;
-
-fn qwen(reply: &str) -> Server {
-    let chat = ChatConfig {
-        tool_call_parser: Some(ToolCallParser::Hermes),
-        reasoning_parser: Some(ReasoningParser::Qwen3),
-        ..ChatConfig::default()
-    };
-    says_with(reply, |state| state.chat = chat)
-}
 
 fn with_tools() -> Value {
     let parameters = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});

@@ -14,7 +14,7 @@ use axum::{
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokenflow_engine::{
-    api::{self, ApiState},
+    api::{self, ApiState, ChatConfig, ReasoningParser, ToolCallParser},
     config::{EngineInfo, TimeLimits},
     engine::{EngineCore, Served},
     health::Links,
@@ -52,6 +52,16 @@ pub fn says_with(reply: &str, configure: impl FnOnce(&mut ApiState)) -> Server {
     let mut state = ApiState::new(server.engine.clone(), vec!["q".to_owned()], "models/q".to_owned());
     configure(&mut state);
     Server { router: api::router(Arc::new(state)), ..server }
+}
+
+/// The same for a model that thinks and calls tools as Qwen's do.
+pub fn qwen(reply: &str) -> Server {
+    let chat = ChatConfig {
+        tool_call_parser: Some(ToolCallParser::Hermes),
+        reasoning_parser: Some(ReasoningParser::Qwen3),
+        trust_request_chat_template: true,
+    };
+    says_with(reply, |state| state.chat = chat)
 }
 
 pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server {

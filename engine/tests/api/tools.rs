@@ -1,20 +1,10 @@
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use tokenflow_engine::api::{ApiState, ChatConfig, ReasoningParser, ToolCallParser};
 
-use crate::server::{Server, lines, pretty, says_with, without_ids};
+use crate::server::{lines, pretty, qwen, says, without_ids};
 
 const PATH: &str = "/v1/chat/completions";
 const CALL: &str = r#"<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>"#;
-
-fn qwen(reply: &str) -> Server {
-    let chat = ChatConfig {
-        tool_call_parser: Some(ToolCallParser::Hermes),
-        reasoning_parser: Some(ReasoningParser::Qwen3),
-        trust_request_chat_template: true,
-    };
-    says_with(reply, |state: &mut ApiState| state.chat = chat)
-}
 
 fn ask(fields: Value) -> Value {
     let add = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]});
@@ -142,7 +132,7 @@ async fn templates_see_tools_and_calls_as_objects() {
 
 #[tokio::test]
 async fn mistaken_tools_are_refused_by_name() {
-    let server = says_with("x", |_| ());
+    let server = says("x");
     let mut table = String::new();
     let function = |function: Value| json!({"tools": [{"type": "function", "function": function}], "tool_choice": "required"});
     for fields in [

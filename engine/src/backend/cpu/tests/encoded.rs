@@ -87,16 +87,7 @@ proptest! {
     #[test]
     fn a_row_does_not_depend_on_the_others_or_on_threads(case in case(), from in 0usize..40, len in 1usize..40) {
         let data = case.data();
-        let from = from % case.rows;
-        let range = from..(from + len).min(case.rows);
-        for ((isa, compute, two), (.., one)) in all_backends(2).into_iter().zip(all_backends(1)) {
-            let all = run(&two, &case, &data, 0..case.rows);
-            let some = run(&one, &case, &data, range.clone());
-            let alone = run(&two, &case, &data, from..from + 1);
-            let expected = &all.as_slice()[range.start * all.cols()..range.end * all.cols()];
-            prop_assert!(bits(some.as_slice()) == bits(expected), "{isa:?} {compute:?}: {range:?} of {} rows differ", case.rows);
-            prop_assert!(bits(alone.as_slice()) == bits(all.row(from)), "{isa:?} {compute:?}: row {from} alone differs");
-        }
+        check_rows_are_independent(case.rows, from, len, |backend, rows| run(backend, &case, &data, rows))?;
     }
 
     #[test]

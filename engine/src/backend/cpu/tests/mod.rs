@@ -10,6 +10,7 @@ mod model;
 pub(super) mod reference;
 
 use half::{bf16, f16};
+use proptest::{prop_assert, test_runner::TestCaseError};
 
 use super::{isa, *};
 use crate::backend::{BlockFormat, DType};
@@ -76,6 +77,26 @@ impl Tensor {
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Runs rows of a case, which has `rows` of them: some, one alone, and all; on one thread and on two. Every row must be the same bits.
+fn check_rows_are_independent(
+    rows: usize,
+    from: usize,
+    len: usize,
+    run: impl Fn(&CpuBackend, std::ops::Range<usize>) -> CpuBuffer,
+) -> Result<(), TestCaseError> {
+    let from = from % rows;
+    let range = from..(from + len).min(rows);
+    for ((isa, compute, two), (.., one)) in all_backends(2).into_iter().zip(all_backends(1)) {
+        let all = run(&two, 0..rows);
+        let some = run(&one, range.clone());
+        let alone = run(&two, from..from + 1);
+        let expected = &all.as_slice()[range.start * all.cols()..range.end * all.cols()];
+        prop_assert!(bits(some.as_slice()) == bits(expected), "{isa:?} {compute:?}: {range:?} of {rows} rows differ");
+        prop_assert!(bits(alone.as_slice()) == bits(all.row(from)), "{isa:?} {compute:?}: row {from} alone differs");
+    }
+    Ok(())
 }
 
 #[test]
