@@ -120,6 +120,34 @@ fn idle_time_lowers_nothing() {
 }
 
 #[test]
+fn a_look_that_comes_late_is_ignored() {
+    let mut score = ConnectionScore::new();
+    let look = |ms: u64, srtt_us| Measurement { at: Duration::from_millis(ms), srtt_us, min_rtt_us: 50, ..Default::default() };
+    score.observe(&look(1000, 900));
+    score.observe(&Measurement { rtos: 9, undelivered_bytes: 1 << 20, ..look(500, 3_000_000) });
+    assert_eq!((score.terms(), score.last()), (Terms::HEALTHY, Some(&look(1000, 900))));
+    score.observe(&look(1050, 900));
+    assert_eq!(score.health(Duration::from_millis(1050)), 1.0);
+}
+
+#[test]
+fn a_connection_that_has_something_to_deliver_is_never_acquitted_by_time() {
+    let mut score = ConnectionScore::new();
+    for tick in 0..400 {
+        score.observe(&Measurement {
+            at: Duration::from_millis(tick * 50),
+            srtt_us: 800_000,
+            min_rtt_us: 50,
+            bytes_acked: 440,
+            undelivered_bytes: 5000,
+            ..Measurement::default()
+        });
+    }
+    let terms = score.terms();
+    assert!(terms.delay < 0.06 && terms.queue < 0.01, "{terms:?}");
+}
+
+#[test]
 fn a_timeout_caps_health_at_a_half() {
     let mut score = ConnectionScore::new();
     let look = |ms: u64, rtos| Measurement { at: Duration::from_millis(ms), srtt_us: 50, min_rtt_us: 50, rtos, ..Default::default() };
@@ -145,6 +173,56 @@ fn the_delay_term_follows_the_law() {
     assert!((delay(20, 80_040) - 0.5).abs() < 1e-3);
     assert!((delay(200_000, 500_000) - 0.5).abs() < 1e-9);
     assert_eq!(delay(0, 0), 1.0);
+}
+
+#[test]
+fn the_queue_term_follows_the_law() {
+    let queue = |undelivered_bytes| {
+        let mut score = ConnectionScore::new();
+        for tick in 0..80 {
+            // A thousand bytes a second.
+            score.observe(&Measurement {
+                at: Duration::from_millis(tick * 50),
+                srtt_us: 300_000,
+                min_rtt_us: 50,
+                bytes_acked: tick * 50,
+                undelivered_bytes,
+                ..Measurement::default()
+            });
+        }
+        score.terms().queue
+    };
+    let target_bytes = QUEUE_TARGET.as_secs_f64() * 1000.0;
+    for share in [0.25, 0.5, 0.75] {
+        let term = queue((share * target_bytes) as u64);
+        assert!((term - (1.0 - share)).abs() < 0.01, "{share} of the target: {term}");
+    }
+    assert_eq!(queue(0), 1.0);
+    assert_eq!(queue(target_bytes as u64 * 2), 0.0);
+}
+
+#[test]
+fn a_round_trip_counts_until_the_connection_has_been_idle_for_ten_seconds() {
+    let mut score = ConnectionScore::new();
+    let look = |ms: u64| Measurement { at: Duration::from_millis(ms), srtt_us: 800_000, min_rtt_us: 50, ..Measurement::default() };
+    score.observe(&look(0));
+    for ms in (50..9_900).step_by(50) {
+        score.observe(&look(ms));
+        assert!(score.terms().delay < 0.06, "at {ms} ms");
+    }
+    assert!(score.health(Duration::from_millis(9_850)) < 0.1, "by its delay alone");
+    score.observe(&look(10_050));
+    assert_eq!(score.terms().delay, 1.0);
+}
+
+#[test]
+fn each_term_alone_can_be_the_least() {
+    let well = Terms::HEALTHY;
+    assert_eq!(well.least(), 1.0);
+    for sick in [Terms { delay: 0.25, ..well }, Terms { loss: 0.25, ..well }, Terms { queue: 0.25, ..well }] {
+        assert_eq!(sick.least(), 0.25);
+    }
+    assert_eq!(Terms { delay: 0.5, loss: 0.75, queue: 0.625 }.least(), 0.5, "they are not multiplied");
 }
 
 prop_compose! {

@@ -139,13 +139,18 @@ proptest! {
             gap_ms: 50, srtt_us: 900, min_rtt_us: 600, segments: 3, retransmits: 0, rtos: 0, acked: 550, undelivered: 220, kernel_rate: 90_000,
             app_limited: Some(true),
         };
+        // What was sent again and timed out long ago, before the first look.
+        let (past_retransmits, past_rtos) = (40, 3);
         let mut lost = Measurement::default();
         let outcome = run(&vec![step; 200], |index, look| {
+            (look.retransmits, look.rtos) = (look.retransmits + past_retransmits, look.rtos + past_rtos);
             if at.iter().any(|at| at * 10 == index) {
                 lost = *look;
             }
             look.data_segs_out -= lost.data_segs_out;
             look.bytes_acked -= lost.bytes_acked;
+            look.retransmits -= lost.retransmits;
+            look.rtos -= lost.rtos;
         });
         prop_assert!(outcome.iter().all(|&(health, _)| health == 1.0), "{outcome:?}");
     }
