@@ -125,7 +125,79 @@ fn until_publication(published: Option<Duration>, at: Duration) -> Option<Durati
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use tokenflow_hint_api::Source;
+    use tokenflow_score::Measurement;
+
     use super::*;
+    use crate::{
+        probe::ProbeCounters,
+        publish::{App, metrics_page},
+        tracker::Tracker,
+    };
+
+    /// Sees one congested connection, unless it is broken.
+    #[derive(Default)]
+    struct Scripted {
+        broken: Arc<AtomicBool>,
+        counters: ProbeCounters,
+    }
+
+    impl Probe for Scripted {
+        fn source(&self) -> Source {
+            Source::SockDiag
+        }
+
+        fn looks(&mut self, at: Duration, looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+            if self.broken.load(Relaxed) {
+                self.counters.netlink_overruns += 1;
+                return Err(ProbeError::SockDiag { call: "recv", error: io::Error::from_raw_os_error(libc::ENOBUFS) });
+            }
+            let identity = Identity { cookie: 7, local: "192.0.2.1:8000".parse().unwrap(), peer: "192.0.2.2:40000".parse().unwrap() };
+            let (bytes_acked, undelivered_bytes) = (at.as_millis() as u64, 3000);
+            let look = Measurement { at, srtt_us: 800_000, min_rtt_us: 60, bytes_acked, undelivered_bytes, ..Measurement::default() };
+            looks.push(Look { identity, measurement: look, source: Source::SockDiag });
+            Ok(())
+        }
+
+        fn looks_at(&mut self, at: Duration, _: &[Identity], looks: &mut Vec<Look>) -> Result<(), ProbeError> {
+            self.looks(at, looks)
+        }
+
+        fn counters(&self) -> ProbeCounters {
+            self.counters
+        }
+    }
+
+    async fn eventually(what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds() {
+            assert!(Instant::now() < deadline, "not within 30 s: {what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_probe_that_fails_is_counted_its_connections_expire_and_it_is_tried_again() {
+        let feed = Arc::new(Feed::new(Tracker::new(Source::None, 220.0)));
+        let probe = Scripted::default();
+        let broken = Arc::clone(&probe.broken);
+        let ended = spawn(Handle::current(), Box::new(probe), Arc::clone(&feed), Arc::default()).unwrap();
+        eventually("a sick connection", || feed.hint().health_factor < 0.5).await;
+
+        broken.store(true, Relaxed);
+        eventually("its end", || feed.tracker().is_empty() && feed.hint().health_factor == 1.0).await;
+        assert!(feed.metrics.look_errors.get() > 1);
+        let page = metrics_page(&App::new(Arc::clone(&feed)));
+        let overruns = page.lines().find_map(|line| line.strip_prefix("tokenflow_hint_netlink_failures_total{reason=\"overrun\"} "));
+        assert!(overruns.unwrap().parse::<f64>().unwrap() > 1.0, "{page}");
+
+        broken.store(false, Relaxed);
+        eventually("its return", || feed.hint().health_factor < 0.5).await;
+        feed.stop();
+        assert!(ended.await.is_err(), "its thread ends with the feed");
+    }
 
     #[test]
     fn a_change_waits_for_its_turn_and_no_longer() {

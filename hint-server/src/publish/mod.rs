@@ -13,5 +13,5 @@ pub use access::{Access, Origin, Reader};
 pub use app::App;
 pub use feed::{Feed, Subscription, Told, Update};
 pub use history::{History, Sample};
-pub use metrics::{Metrics, source_name};
+pub use metrics::{Metrics, render as metrics_page, source_name};
 pub use routes::{router, unix_router};

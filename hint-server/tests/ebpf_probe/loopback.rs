@@ -5,6 +5,7 @@ use std::{
 };
 
 use tokenflow_ebpf_common::{ConnectionStats, EventKind};
+use tokenflow_hint_server::probe::ebpf::EbpfProbe;
 
 use super::{Ground, eventually, socket, unlimited};
 
@@ -97,6 +98,37 @@ fn hundreds_of_connections_are_read_in_batches_and_all_are_removed() {
         (count == 0).then_some(())
     });
     assert_eq!(probe.counters().unwrap(), Default::default());
+}
+
+/// The map is of the kind that makes room by itself: what was quiet longest is forgotten, and who speaks again is back.
+#[test]
+fn more_connections_than_the_map_has_room_for_are_survived() {
+    const ROOM: u32 = 256;
+    let Some(ground) = Ground::try_new() else { return };
+    if ground.attach(unlimited(&[])).is_none() {
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = unlimited(&[listener.local_addr().unwrap().port()]);
+    let mut probe = EbpfProbe::attach_with_room(ground.cgroup.path(), &config, ROOM).unwrap();
+    let mut open: Vec<_> = (0..400).map(|_| connect(&listener, "127.0.0.1")).collect();
+    let mut seen = Vec::new();
+    probe.for_each(|stats| seen.push(stats.cookie)).unwrap();
+    assert!((1..=ROOM as usize).contains(&seen.len()), "{} are tracked", seen.len());
+
+    let (server, client) = open.iter_mut().find(|(server, _)| !seen.contains(&socket::cookie(server))).unwrap();
+    converse(server, client, 5);
+    let stats = eventually("one that was forgotten is back", || {
+        converse(server, client, 1);
+        probe.get(socket::cookie(server)).unwrap()
+    });
+    assert!(stats.bytes_acked >= 5 * 220 && stats.srtt_us > 0);
+    drop(open);
+    eventually("an empty map", || {
+        let mut count = 0;
+        probe.for_each(|_| count += 1).unwrap();
+        (count == 0).then_some(())
+    });
 }
 
 #[test]

@@ -18,7 +18,7 @@ use aya::{
     sys::{Stats, enable_stats},
 };
 use aya_log::EbpfLogger;
-use tokenflow_ebpf_common::{Config, ConnectionStats, Counter};
+use tokenflow_ebpf_common::{Config, ConnectionStats, Counter, MAX_CONNECTIONS};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     runtime::Handle,
@@ -70,9 +70,20 @@ impl EbpfProbe {
     ///
     /// Each names the call that failed and what would help.
     pub fn attach(cgroup: &Path, config: &Config) -> Result<Self, AttachError> {
+        Self::attach_with_room(cgroup, config, MAX_CONNECTIONS)
+    }
+
+    /// As [`Self::attach`], with room for about so many connections; of more, those that were quiet longest are left to other probes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::attach`].
+    pub fn attach_with_room(cgroup: &Path, config: &Config, most_connections: u32) -> Result<Self, AttachError> {
         let cgroup = cgroup::open(cgroup)?;
+        let mut loader = EbpfLoader::new();
         // The program has no CO-RE relocations, so the kernel's own BTF (megabytes to parse) is not needed.
-        let mut ebpf = EbpfLoader::new().btf(None).override_global("CONFIG", config, true).load(OBJECT).map_err(AttachError::load)?;
+        loader.btf(None).override_global("CONFIG", config, true).map_max_entries("CONNECTIONS", most_connections);
+        let mut ebpf = loader.load(OBJECT).map_err(AttachError::load)?;
         let logger = EbpfLogger::init(&mut ebpf)?;
 
         let program: &mut SockOps = ebpf.program_mut(PROGRAM).ok_or(AttachError::Missing(PROGRAM))?.try_into()?;
