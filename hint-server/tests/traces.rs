@@ -11,7 +11,11 @@ use std::{
 };
 
 use pair::Pair;
-use tokenflow_hint_server::trace::{Replay, Score, TraceError, TraceReader, replay};
+use tokenflow_hint_server::{
+    peers::HostReport,
+    probe::sock_diag::wire::{Message, messages},
+    trace::{Replay, Score, TraceError, TraceReader, replay},
+};
 
 fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/traces").join(name)
@@ -112,4 +116,16 @@ fn a_file_that_is_no_trace_is_one_sentence() {
         assert_eq!(output.status.code(), Some(1));
         assert!(error.contains(says) && error.trim().lines().count() == 1, "{error}");
     }
+}
+
+/// What fuzzing begins with is whole, so that it gets behind the first checks.
+#[test]
+fn the_fuzzers_seeds_are_read_to_their_end() {
+    let seed = |name: &str| fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/fuzz/seeds").join(name)).unwrap();
+    let rounds = TraceReader::new(&seed("trace/throttled")[..]).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+    assert!(rounds.len() > 10);
+    assert_eq!(HostReport::parse("a", &seed("report/one")).unwrap().connections.len(), 1);
+    let mut found = Vec::new();
+    messages(&seed("netlink/two_sockets"), 7, |message| found.push(message)).unwrap();
+    assert!(matches!(found[..], [Message::Socket(_), Message::Socket(_), Message::Done]), "{found:?}");
 }

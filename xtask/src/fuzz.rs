@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: cargo-fuzz over the parsers of safetensors, GGUF, configs, chat templates, requests and hints, for a bounded time.
+//! `cargo xtask fuzz`: cargo-fuzz over every parser of foreign data, for a bounded time: weights, configs, chat templates and requests, what a
+//! hub answers, hints, netlink messages, other hosts' reports, traces.
 
 use std::{
     process::{Command, Stdio},
@@ -14,8 +15,19 @@ use crate::build::{self, cargo, run as run_command};
 const CARGO_FUZZ: &str = "0.13.2";
 
 /// Targets in engine/fuzz/targets, and the largest input that is worth trying.
-const TARGETS: [(&str, u32); 6] =
-    [("safetensors", 4096), ("gguf", 8192), ("config", 8192), ("chat_template", 4096), ("request", 4096), ("sse", 4096)];
+const TARGETS: [(&str, u32); 11] = [
+    ("safetensors", 4096),
+    ("folder", 8192),
+    ("gguf", 8192),
+    ("config", 8192),
+    ("chat_template", 4096),
+    ("hub", 4096),
+    ("request", 4096),
+    ("sse", 4096),
+    ("netlink", 4096),
+    ("report", 4096),
+    ("trace", 8192),
+];
 
 #[derive(Args)]
 pub struct FuzzArgs {

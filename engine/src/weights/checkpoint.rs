@@ -100,6 +100,15 @@ impl Checkpoint {
         Self::from_file(WeightFile::owned(name, bytes))
     }
 
+    /// The same with the `config.json` that says how its matrices are quantised.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes_with_config(name: &str, bytes: Vec<u8>, config: &[u8]) -> Result<Self, WeightsError> {
+        let format = formats::declared_in("config.json".to_owned(), config)?;
+        Ok(Self { format, ..Self::from_bytes(name, bytes)? })
+    }
+
     fn from_file(file: WeightFile) -> Result<Self, WeightsError> {
         let mut checkpoint = Self::new(file.name.clone());
         let tensors = safetensors::tensors(&file)?;

@@ -276,3 +276,16 @@ fn refusals_name_the_file_and_the_field() {
         tensor("weight_scale_inv") + "has shape [1, 1] where 64 x 64 in blocks of 32 x 64 need [2, 1]"
     );
 }
+
+/// What fuzzing begins with is whole, so that it gets behind the first checks.
+#[test]
+fn the_fuzzers_folders_are_ones_that_load() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/folder");
+    for name in ["awq", "gptq", "fp8_blocks", "compressed"] {
+        let seed = std::fs::read(seeds.join(name)).unwrap();
+        let zero = seed.iter().position(|&byte| byte == 0).unwrap();
+        let checkpoint = Checkpoint::from_bytes_with_config(name, seed[zero + 1..].to_vec(), &seed[..zero]).unwrap();
+        let matrix = Loader::new(&checkpoint).matrix("a.weight", [32, 64], Cut::None).unwrap();
+        matrix.view().check().unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    }
+}

@@ -16,19 +16,22 @@ pub(super) struct Declaration {
 
 /// The format that the file's `quantization_config` declares; `None` where there is no such file or field.
 pub(in crate::weights) fn declared(config: &Path) -> Result<Option<Box<dyn Format>>, WeightsError> {
+    match std::fs::read(config) {
+        Ok(text) => declared_in(config.display().to_string(), &text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(WeightsError::Io { path: config.into(), reason: e.to_string() }),
+    }
+}
+
+/// The same of the file's text; `file` stands for it in messages.
+pub(in crate::weights) fn declared_in(file: String, text: &[u8]) -> Result<Option<Box<dyn Format>>, WeightsError> {
     #[derive(Deserialize)]
     struct Config {
         quantization_config: Option<Map<String, Value>>,
         /// Where compressed-tensors wrote it at first.
         compression_config: Option<Map<String, Value>>,
     }
-    let file = config.display().to_string();
-    let text = match std::fs::read(config) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(WeightsError::Io { path: config.into(), reason: e.to_string() }),
-    };
-    let parsed: Config = serde_json::from_slice(&text).map_err(|e| WeightsError::Declaration {
+    let parsed: Config = serde_json::from_slice(text).map_err(|e| WeightsError::Declaration {
         file: file.clone(),
         field: "quantization_config".into(),
         reason: format!("is malformed: {e}"),

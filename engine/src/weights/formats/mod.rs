@@ -11,7 +11,7 @@ pub(super) mod plain;
 
 use std::{fmt::Debug, ops::Range};
 
-pub(super) use declared::declared;
+pub(super) use declared::{declared, declared_in};
 
 use super::{Checkpoint, Cut, Matrix, WeightsError, checkpoint::TensorRef};
 use declared::Declaration;

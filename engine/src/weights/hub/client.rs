@@ -1,47 +1,21 @@
 //! The hub's protocol: what a repository holds, what is known of a file, and a file's bytes.
 
-use std::{
-    io::Read,
-    path::{Component, Path},
-    time::Duration,
-};
+use std::{io::Read, time::Duration};
 
-use serde::Deserialize;
-use ureq::{
-    Agent, Body,
-    http::{Response, StatusCode},
-};
+use ureq::{Agent, Body, http::Response};
 
-use super::{HubError, HubModel, HubSettings};
+use super::{
+    HubError, HubModel, HubSettings,
+    answers::{self, FileInfo, RepositoryInfo},
+};
 
 /// More than any list of a repository's files takes.
 const MAX_INFO_BYTES: u64 = 32 << 20;
 const MAX_REDIRECTS: usize = 5;
 
-/// Whether a file of this name lies inside the folder that it is put into.
-fn is_inside(name: &str) -> bool {
-    Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
 pub(super) struct Client<'a> {
     pub(super) settings: &'a HubSettings,
     agent: Agent,
-}
-
-/// A repository at a revision.
-#[derive(Debug)]
-pub(super) struct RepositoryInfo {
-    /// The commit.
-    pub(super) sha: String,
-    pub(super) files: Vec<String>,
-}
-
-/// What the hub says of a file before it is fetched.
-#[derive(Debug, PartialEq)]
-pub(super) struct FileInfo {
-    /// Its content's name in the cache.
-    pub(super) etag: String,
-    pub(super) size: u64,
 }
 
 /// A file's bytes from some place on.
@@ -67,27 +41,11 @@ impl<'a> Client<'a> {
     }
 
     pub(super) fn info(&self, model: &HubModel) -> Result<RepositoryInfo, HubError> {
-        #[derive(Deserialize)]
-        struct Info {
-            sha: String,
-            siblings: Vec<Sibling>,
-        }
-        #[derive(Deserialize)]
-        struct Sibling {
-            rfilename: String,
-        }
         let url = format!("{}/api/models/{}/revision/{}", self.settings.endpoint, model.repository, escaped(&model.revision));
         let mut response = self.follow("GET", url, None, model, "")?;
         let text = response.body_mut().with_config().limit(MAX_INFO_BYTES).read_to_vec().map_err(|e| self.broken(model, "", &e))?;
-        let unusable = |reason: String| HubError::Protocol { what: model.to_string(), endpoint: self.settings.endpoint.clone(), reason };
-        let info: Info = serde_json::from_slice(&text).map_err(|e| unusable(e.to_string()))?;
-        if info.sha.is_empty() || !info.sha.bytes().all(|b| b.is_ascii_alphanumeric()) {
-            return Err(unusable(format!("\"{}\" is not a commit", info.sha)));
-        }
-        Ok(RepositoryInfo {
-            sha: info.sha,
-            files: info.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|name| is_inside(name)).collect(),
-        })
+        let endpoint = &self.settings.endpoint;
+        answers::repository(&text).map_err(|reason| HubError::Protocol { what: model.to_string(), endpoint: endpoint.clone(), reason })
     }
 
     fn file_url(&self, model: &HubModel, sha: &str, file: &str) -> String {
@@ -97,32 +55,20 @@ impl<'a> Client<'a> {
 
     pub(super) fn file_info(&self, model: &HubModel, sha: &str, file: &str) -> Result<FileInfo, HubError> {
         let response = self.ask("HEAD", self.file_url(model, sha, file), None, model, file, |location| location.starts_with('/'))?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let what = || format!("{}/{file}", model.repository);
-        let missing = |reason: String| HubError::Protocol { what: what(), endpoint: self.settings.endpoint.clone(), reason };
-        let etag = header("x-linked-etag").or(header("etag")).ok_or_else(|| missing("it has no ETag".into()))?;
-        let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
-        let is_plain = etag.len() <= 128 && !etag.is_empty() && etag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        if !is_plain {
-            return Err(missing(format!("its ETag, \"{etag}\", is not a plain name")));
-        }
-        let size = header("x-linked-size").or_else(|| header("content-length").filter(|_| response.status().is_success()));
-        let size = size.and_then(|size| size.parse().ok()).ok_or_else(|| missing("it does not tell the file's size".into()))?;
-        Ok(FileInfo { etag, size })
+        let endpoint = &self.settings.endpoint;
+        answers::file(response.headers(), response.status()).map_err(|reason| HubError::Protocol {
+            what: what(),
+            endpoint: endpoint.clone(),
+            reason,
+        })
     }
 
     /// The file from byte `start` on, or from its beginning where the server does not do ranges.
     pub(super) fn transfer(&self, model: &HubModel, sha: &str, file: &str, start: u64) -> Result<Transfer, HubError> {
         let range = (start > 0).then(|| format!("bytes={start}-"));
         let response = self.follow("GET", self.file_url(model, sha, file), range.as_deref(), model, file)?;
-        let start = match response.status() {
-            StatusCode::PARTIAL_CONTENT => {
-                let range = response.headers().get("content-range").and_then(|value| value.to_str().ok());
-                let first = range.and_then(|range| range.strip_prefix("bytes ")?.split('-').next()?.parse().ok());
-                first.unwrap_or(start)
-            }
-            _ => 0,
-        };
+        let start = answers::first_byte(response.headers(), response.status(), start);
         Ok(Transfer { start, body: Box::new(response.into_body().into_reader()) })
     }
 
@@ -202,18 +148,4 @@ fn escaped(segment: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     segment.bytes().map(escape).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_lead_out_of_the_folder_are_not_files() {
-        for (name, inside) in
-            [("config.json", true), ("1_Pooling/config.json", true), ("../x.gguf", false), ("/x.gguf", false), ("a/../../x", false)]
-        {
-            assert_eq!(is_inside(name), inside, "{name}");
-        }
-    }
 }

@@ -9,8 +9,9 @@ use std::{
 
 use super::{
     HubError, HubModel,
+    answers::FileInfo,
     cache::{Snapshot, cannot},
-    client::{Client, FileInfo, Transfer},
+    client::{Client, Transfer},
     progress::Progress,
 };
 

@@ -1,13 +1,8 @@
 //! Which of a repository's files serving needs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
-use serde::Deserialize;
-
-use super::{HubError, HubModel, name::Choice};
+use super::{HubError, HubModel, answers, name::Choice};
 use crate::weights::gguf_parts;
 
 const CONFIG: &str = "config.json";
@@ -24,20 +19,20 @@ const OPTIONAL: [&str; 7] = [
     "1_Pooling/config.json",
 ];
 
+/// The files of one model.
 #[derive(Debug, PartialEq)]
-pub(super) enum Wanted {
+pub enum Wanted {
     /// A Hugging Face folder; `index` among `files` names the shards.
-    Folder {
-        files: Vec<String>,
-        index: Option<&'static str>,
-    },
-    Gguf {
-        parts: Vec<String>,
-        first: String,
-    },
+    Folder { files: Vec<String>, index: Option<&'static str> },
+    /// The parts of a GGUF file, `first` among them.
+    Gguf { parts: Vec<String>, first: String },
 }
 
-pub(super) fn wanted(model: &HubModel, files: &[String]) -> Result<Wanted, HubError> {
+/// Of a repository's `files` those that serving `model` needs.
+///
+/// # Errors
+/// When there is no such model among them, or more than one that it could be.
+pub fn wanted(model: &HubModel, files: &[String]) -> Result<Wanted, HubError> {
     let has = |name: &str| files.iter().any(|file| file == name);
     let fail = |reason: String| HubError::NoModel { repository: model.repository.clone(), reason };
     let is_folder = has(SINGLE) || has(INDEX);
@@ -78,16 +73,7 @@ fn has_tag(file: &str, tag: &str) -> bool {
 
 /// The files that an index names.
 pub(super) fn shards(index: &Path, model: &HubModel) -> Result<Vec<String>, HubError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
     let fail = |reason: String| HubError::NoModel { repository: model.repository.clone(), reason: format!("{INDEX} {reason}") };
     let text = std::fs::read(index).map_err(|e| fail(format!("cannot be read: {e}")))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| fail(format!("is malformed: {e}")))?;
-    let names: BTreeSet<String> = index.weight_map.into_values().collect();
-    match names.iter().find(|name| name.contains('/') || !name.ends_with(".safetensors")) {
-        Some(name) => Err(fail(format!("names \"{name}\", which is not a plain safetensors file"))),
-        None => Ok(names.into_iter().collect()),
-    }
+    Ok(answers::shards(&text).map_err(fail)?.into_iter().collect())
 }

@@ -4,6 +4,7 @@
 //! Transfers are our own: of the hub's crate, 1.0 starts a broken download again from nothing and brings 80 crates, and 0.5 has no
 //! timeouts and appends a whole file to a half one where a server ignores ranges.
 
+pub mod answers;
 mod cache;
 mod client;
 mod download;
@@ -18,12 +19,12 @@ mod tests;
 use std::path::PathBuf;
 
 pub use error::HubError;
+pub use files::{Wanted, wanted};
 pub use name::{HubModel, NotAName};
 pub use settings::HubSettings;
 
 use cache::Snapshot;
 use client::Client;
-use files::Wanted;
 
 /// Makes sure that the model's files are in the cache, and says where: the snapshot's folder, or the GGUF file in it.
 ///
@@ -46,7 +47,7 @@ pub fn fetch(model: &HubModel, settings: &HubSettings) -> Result<PathBuf, HubErr
     };
     let snapshot = Snapshot::create(settings, model, &info.sha)?;
     let download = |file: &str| download::file(&client, &snapshot, model, file);
-    let (shards, entry) = match files::wanted(model, &info.files)? {
+    let (shards, entry) = match wanted(model, &info.files)? {
         Wanted::Gguf { parts, first } => (parts, Some(first)),
         Wanted::Folder { files, index } => {
             for file in files {
@@ -68,7 +69,7 @@ fn cached(model: &HubModel, settings: &HubSettings) -> Result<Option<PathBuf>, H
     let Some(snapshot) = Snapshot::find(settings, model) else { return Ok(None) };
     let there = snapshot.files();
     let all_there = |files: &[String]| files.iter().all(|file| there.contains(file));
-    Ok(match files::wanted(model, &there) {
+    Ok(match wanted(model, &there) {
         Ok(Wanted::Gguf { parts, first }) if all_there(&parts) => Some(snapshot.path(&first)),
         Ok(Wanted::Folder { index: None, .. }) => Some(snapshot.folder()),
         Ok(Wanted::Folder { index: Some(index), .. }) => {

@@ -2,7 +2,7 @@
 //! Connections in other network namespaces (containers with their own) are not seen; run the hint server beside the engine.
 
 mod request;
-mod wire;
+pub mod wire;
 
 use std::{io, os::fd::AsRawFd, time::Duration};
 

@@ -24,7 +24,7 @@ const INET_DIAG_MSG: usize = 72;
 
 /// One message of a dump.
 #[derive(Debug)]
-pub(super) enum Message {
+pub enum Message {
     Socket(Socket),
     /// A socket without what we asked for, or a message of a kind that we do not know.
     Other,
@@ -36,13 +36,13 @@ pub(super) enum Message {
 
 /// One socket's diagnostics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Socket {
-    pub(super) identity: Identity,
+pub struct Socket {
+    pub identity: Identity,
     /// `idiag_state`, as in `include/net/tcp_states.h`.
-    pub(super) state: u8,
+    pub state: u8,
     /// `idiag_wqueue`: bytes written and not acknowledged.
-    pub(super) undelivered_bytes: u32,
-    pub(super) info: TcpInfo,
+    pub undelivered_bytes: u32,
+    pub info: TcpInfo,
 }
 
 /// Established, or closed by the client in one direction only: dumps are asked for these alone.
@@ -55,7 +55,7 @@ pub(super) fn align(length: usize) -> usize {
 }
 
 /// Calls `each` with every message in one datagram that carries `sequence`; `None` where a length leads out of the datagram.
-pub(super) fn messages(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(Message)) -> Option<()> {
+pub fn messages(mut datagram: &[u8], sequence: u32, mut each: impl FnMut(Message)) -> Option<()> {
     while !datagram.is_empty() {
         let length = u32_at(datagram, 0)? as usize;
         let payload = datagram.get(NLMSG_HEADER..length)?;
