@@ -153,6 +153,8 @@ pub struct ServerConfig {
     pub stream_interval: usize,
     pub chat: ChatConfig,
     pub api_keys: Vec<String>,
+    /// Whether `/` is a page to chat with.
+    pub chat_page: bool,
     pub access: AccessConfig,
     /// Files with the certificate chain and its key, for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -341,6 +343,7 @@ impl ServerConfig {
             },
             // A variable that is set to nothing asks for nothing.
             api_keys: api.api_key.iter().filter(|key| !key.is_empty()).cloned().collect(),
+            chat_page: !api.no_chat_page,
             access: AccessConfig::new(
                 api.root_path.as_deref(),
                 &api.allowed_origins.0,

@@ -64,6 +64,7 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         state.chat = server.chat;
         state.stream_interval = server.stream_interval;
         state.api_keys = ApiKeys::new(server.api_keys);
+        state.chat_page = server.chat_page;
         let router = server.access.apply(api::router(Arc::new(state)));
         let stop = async {
             terminated().await;

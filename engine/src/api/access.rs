@@ -4,6 +4,8 @@ use axum::{
     Router,
     extract::Request,
     http::{HeaderName, HeaderValue, Method, Uri},
+    middleware::{self, Next},
+    response::{IntoResponse, Redirect},
 };
 use tower::ServiceBuilder;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
@@ -69,13 +71,24 @@ impl AccessConfig {
             return router;
         }
         let root_path = self.root_path.clone();
+        // The page's addresses are relative to a folder.
+        let to_page = move |request: Request, next: Next| {
+            let page = (request.uri().path() == root_path).then(|| format!("{root_path}/"));
+            async move {
+                match page {
+                    Some(page) => Redirect::temporary(&page).into_response(),
+                    None => next.run(request).await,
+                }
+            }
+        };
+        let root_path = self.root_path.clone();
         let strip = move |mut request: Request| {
             if let Some(uri) = without_prefix(request.uri(), &root_path) {
                 *request.uri_mut() = uri;
             }
             request
         };
-        Router::new().fallback_service(ServiceBuilder::new().map_request(strip).service(router))
+        Router::new().fallback_service(ServiceBuilder::new().map_request(strip).service(router)).layer(middleware::from_fn(to_page))
     }
 }
 
@@ -93,8 +106,7 @@ fn parsed<T: std::str::FromStr>(flag: &'static str, list: &[String], reason: &'s
 
 /// The URI without the path's prefix, where it has it.
 fn without_prefix(uri: &Uri, prefix: &str) -> Option<Uri> {
-    let rest = uri.path().strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))?;
-    let path = if rest.is_empty() { "/" } else { rest };
+    let path = uri.path().strip_prefix(prefix).filter(|rest| rest.starts_with('/'))?;
     match uri.query() {
         Some(query) => format!("{path}?{query}").parse().ok(),
         None => path.parse().ok(),
@@ -109,7 +121,8 @@ mod tests {
     fn a_prefix_is_a_whole_segment() {
         let stripped = |uri: &str| without_prefix(&uri.parse().unwrap(), "/llm").map(|uri| uri.to_string());
         assert_eq!(stripped("/llm/v1/models?x=1").as_deref(), Some("/v1/models?x=1"));
-        assert_eq!(stripped("/llm").as_deref(), Some("/"));
+        assert_eq!(stripped("/llm/").as_deref(), Some("/"));
+        assert_eq!(stripped("/llm"), None);
         assert_eq!(stripped("/llms/v1"), None);
         assert_eq!(stripped("/v1/models"), None);
     }

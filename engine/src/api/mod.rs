@@ -16,6 +16,7 @@ mod messages;
 mod models;
 mod openapi;
 mod operations;
+mod page;
 mod request_log;
 mod responses;
 mod routes;
@@ -37,9 +38,10 @@ pub use state::ApiState;
 /// All routes. The accept loop puts the socket's `Arc<health::Connection>` into the request's extensions; without it
 /// nothing is known of the link, which counts as healthy.
 pub fn router(state: Arc<ApiState>) -> Router {
+    let page = if state.chat_page { page::routes() } else { Router::new() };
     let routes = routes::routes().into_iter();
     routes
-        .fold(Router::new(), |router, route| router.route(route.path, route.methods))
+        .fold(page, |router, route| router.route(route.path, route.methods))
         .fallback(error::unknown_route)
         .method_not_allowed_fallback(error::wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::check))

@@ -30,6 +30,8 @@ pub struct ApiState {
     pub stream_interval: usize,
     /// Who may ask.
     pub api_keys: ApiKeys,
+    /// Whether `/` is a page to chat with.
+    pub chat_page: bool,
     /// One permit per request whose long text is being worked on: half the processors, and never one request alone.
     long_texts: Arc<Semaphore>,
     started: u64,
@@ -49,6 +51,7 @@ impl ApiState {
             chat: ChatConfig::default(),
             stream_interval: 1,
             api_keys: ApiKeys::default(),
+            chat_page: true,
             long_texts: Arc::new(Semaphore::new(processors.div_ceil(2).max(2))),
             started: unix_seconds(),
         }

@@ -43,6 +43,9 @@ pub struct ApiArgs {
     /// Let such pages send cookies and other credentials
     #[arg(long)]
     pub allow_credentials: bool,
+    /// Do not serve the page at / to chat with
+    #[arg(long)]
+    pub no_chat_page: bool,
     /// Return X-Request-Id with every answer, which this server always does
     #[arg(long)]
     pub enable_request_id_headers: bool,

@@ -51,7 +51,7 @@ fn list(values: &[&str]) -> Vec<String> {
 #[tokio::test]
 async fn a_proxys_path_may_be_left_on() {
     let access = AccessConfig::new(Some("/llm/"), &list(&["*"]), &list(&["*"]), &list(&["*"]), false).unwrap();
-    for (path, expected) in [("/llm/v1/models", 200), ("/v1/models", 200), ("/llm", 404), ("/llmv1/models", 404)] {
+    for (path, expected) in [("/llm/v1/models", 200), ("/v1/models", 200), ("/llm", 307), ("/llm/", 200), ("/llmv1/models", 404)] {
         let response = send(&access, Request::get(path).body(Body::empty()).unwrap()).await;
         assert_eq!(response.status().as_u16(), expected, "{path}");
     }

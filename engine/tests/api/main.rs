@@ -11,6 +11,7 @@ mod messages;
 mod model;
 mod openapi;
 mod operations;
+mod page;
 mod parameters;
 mod responses;
 mod scheduling;
