@@ -104,7 +104,12 @@ fn a_link_is_as_fast_as_its_shape_also_when_that_changes() {
     group.shape(&LinkShape::limited(200_000).queue(10_000)).unwrap();
     download.rate(Duration::from_secs(1));
     assert_near(download.settled_rate(2e5), 2e5);
+    drop(download);
+    assert!(group.link().queue().unwrap().delay > Duration::from_millis(100), "what was queued takes its time");
+    topology.reset().unwrap();
+    assert_eq!((group.link().queue().unwrap().bytes, group.link().current()), (0, LinkShape::limited(2_000_000)));
     group.shape(&LinkShape::free()).unwrap();
+    let mut download = Download::start(&group);
     let free = download.rate(Duration::from_millis(500));
     assert!(free > 2e7, "freed, it still carries only {free:.0} bit/s");
     assert_eq!(group.link().queue().unwrap().delay, Duration::ZERO);

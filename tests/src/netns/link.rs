@@ -28,6 +28,7 @@ pub struct Link {
     relay: Option<Relay>,
     state: Mutex<State>,
     queue: QueueReader,
+    first: LinkShape,
 }
 
 struct State {
@@ -63,6 +64,7 @@ impl Link {
             relay,
             state: Mutex::new(state),
             queue,
+            first: shape.clone(),
         };
         link.shape(shape)?;
         Ok(link)
@@ -89,6 +91,11 @@ impl Link {
         }
         state.shape = shape.clone();
         Ok(())
+    }
+
+    /// Changes the link back to what it began as.
+    pub(super) fn restore(&self) -> anyhow::Result<()> {
+        self.shape(&self.first)
     }
 
     /// What the link does now.

@@ -65,6 +65,15 @@ impl Drop for Network {
     }
 }
 
+/// Has the kernel forget round trips and windows of earlier connections into our block: they would be the first ones of new connections.
+pub(super) fn forget_connections() {
+    let block = POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).as_ref().map(|pool| format!("{}/22", block_base(pool.block)));
+    if let Some(block) = block {
+        // A kernel that keeps no such memory has none to flush.
+        let _ = run("ip", &["tcp_metrics", "flush", &block]);
+    }
+}
+
 /// A block to which this host has no routes: another process may be using its own.
 fn free_block() -> anyhow::Result<u32> {
     let first = std::process::id() % BLOCKS;

@@ -1,7 +1,7 @@
 //! Clients behind routers: `host -- router == link == client` for each group, or, where all share a bottleneck,
 //! `host -- router A == shared link == router B == link == client`.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 
@@ -10,8 +10,11 @@ use super::{
     commands::{batch, run},
     host::device_name,
     link::DOWNSTREAM,
-    network::Network,
+    network::{self, Network},
 };
+
+/// For queues to run empty at full speed.
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// Which hosts and links there are.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +61,7 @@ impl Topology {
             .enumerate()
             .map(|(n, client)| Ok(Arc::new(Group::new(client, n, shared.clone()).with_context(|| format!("group {}", client.name))?)))
             .collect();
+        network::forget_connections();
         Ok(Self { groups: groups?, shared: shared.map(|path| path.link.clone()) })
     }
 
@@ -71,6 +75,26 @@ impl Topology {
 
     pub fn groups(&self) -> &[Arc<Group>] {
         &self.groups
+    }
+
+    /// Makes it as new for the next run: queues run empty (which may take a slow link long), every link has its first shape again,
+    /// and the kernel forgets what earlier connections were like.
+    ///
+    /// # Errors
+    /// When `tc` refuses.
+    pub fn reset(&self) -> anyhow::Result<()> {
+        let links = || self.groups.iter().map(|group| &group.link).chain(self.shared());
+        let mut longest = Duration::ZERO;
+        for link in links() {
+            let delay = link.current().delay;
+            longest = longest.max(delay);
+            link.shape(&LinkShape::free().delay(delay))?;
+        }
+        // Peers that are gone answer what was queued for them, which ends the last of the server's sockets.
+        std::thread::sleep(DRAIN + 4 * longest);
+        links().try_for_each(Link::restore)?;
+        network::forget_connections();
+        Ok(())
     }
 
     /// The link that all groups share, where the spec has one.
@@ -104,8 +128,6 @@ impl Group {
     fn route(&self, congestion_control: CongestionControl) -> anyhow::Result<()> {
         let (prefix, router, device) = (self.network.prefix(), self.uplink.network.far(), &self.uplink.device);
         batch("ip", None, &format!("route add {prefix} via {router} dev {device} congctl {}", congestion_control.name()))?;
-        // What the kernel remembers of an earlier link's clients at this address would set the new connections' first windows.
-        let _ = run("ip", &["tcp_metrics", "flush", &prefix]);
         Ok(())
     }
 
