@@ -187,7 +187,7 @@ pub mod tests {
         let metrics = HintMetrics { rtt: 48_211, ..HintMetrics::default() };
         let hint =
             Hint { health_factor: 0.83, health: 0.83, token_rate: None, metrics, source: Source::Ebpf, connections: 2, age_ms: 37, seq: 1 };
-        News::Event(Event { kind, event: HintEvent { hint, changed, removed } })
+        News::Event(Event { kind, event: HintEvent { hint, changed, removed, remote: Vec::new(), remote_removed: Vec::new() } })
     }
 
     pub fn three() -> Board {

@@ -18,5 +18,5 @@ pub use backoff::Backoff;
 pub use state::HintState;
 pub use stream::{EventStream, StreamError, TOKEN_ENVIRONMENT};
 pub use subscriber::{STALE_AFTER, Status, Subscriber};
-pub use types::{Connection, Hint, HintEvent, HintMetrics, Source, Terms};
+pub use types::{Connection, Hint, HintEvent, HintMetrics, RemoteConnection, Source, Terms};
 pub use url::{HintUrl, HintUrlError};

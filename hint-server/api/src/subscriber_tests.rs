@@ -38,7 +38,7 @@ fn connection(cookie: u64, health: f64) -> Connection {
 }
 
 fn sse(name: &str, health: f64, changed: Vec<Connection>, removed: Vec<u64>) -> String {
-    let event = HintEvent { hint: hint(health, 1), changed, removed };
+    let event = HintEvent { hint: hint(health, 1), changed, removed, remote: Vec::new(), remote_removed: Vec::new() };
     format!("event: {name}\ndata: {}\n\n", serde_json::to_string(&event).unwrap())
 }
 

@@ -84,4 +84,36 @@ pub struct HintEvent {
     pub changed: Vec<Connection>,
     /// Cookies of connections that are gone.
     pub removed: Vec<u64>,
+    /// Other hosts' connections that are in trouble: all in a snapshot, those that changed in a change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remote: Vec<RemoteConnection>,
+    /// Peers of other hosts' connections that are gone or out of trouble.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remote_removed: Vec<SocketAddr>,
+}
+
+/// What a reader needs of a connection that another host tracks, a gateway that streams pass through. Cookies mean nothing on this host, so
+/// its peer names it; one that is in no trouble is not told, and counts as healthy as an unknown one does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemoteConnection {
+    pub peer: SocketAddr,
+    /// 0..=1.
+    pub health: f64,
+    pub min_rtt_us: u32,
+    pub undelivered_bytes: u64,
+    /// Bytes/s; null where the network is not the limit.
+    pub delivery_rate_bytes_per_s: Option<u64>,
+}
+
+/// Healthier connections are in no trouble.
+const TROUBLE_BELOW_HEALTH: f64 = 0.95;
+
+impl RemoteConnection {
+    /// `None` where the connection is in no trouble.
+    pub fn in_trouble(connection: &Connection) -> Option<Self> {
+        let Connection { peer, health, min_rtt_us, undelivered_bytes, .. } = *connection;
+        let delivery_rate_bytes_per_s = connection.token_rate.map(|_| connection.delivery_rate_bytes_per_s);
+        let is_troubled = health < TROUBLE_BELOW_HEALTH || delivery_rate_bytes_per_s.is_some();
+        is_troubled.then_some(Self { peer, health, min_rtt_us, undelivered_bytes, delivery_rate_bytes_per_s })
+    }
 }

@@ -71,13 +71,25 @@ impl Share {
         self.table.load_full()
     }
 
-    /// Exchanges until dropped.
+    /// Exchanges until dropped, and tells readers of this host of the others' connections.
     pub async fn run(self: Arc<Self>, feed: Arc<Feed>) {
+        tokio::join!(self.exchange_for_ever(&feed), self.tell(&feed));
+    }
+
+    /// On its own clock: what was once heard is taken back also when Redis is gone.
+    async fn tell(&self, feed: &Feed) {
+        loop {
+            feed.tell_others(self.table().troubled(feed.now()));
+            sleep(EVERY).await;
+        }
+    }
+
+    async fn exchange_for_ever(&self, feed: &Arc<Feed>) {
         let (mut backoff, mut said, mut seq) = (Backoff::default(), false, 0);
         tracing::info!("sharing connections with other hosts as {}", self.host);
         loop {
             let error = match self.connect().await {
-                Ok(connection) => self.exchange_until_error(connection, &feed, &mut backoff, &mut seq).await,
+                Ok(connection) => self.exchange_until_error(connection, feed, &mut backoff, &mut seq).await,
                 Err(error) => error,
             };
             let was_connected = self.status.connected.swap(false, Relaxed);

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokenflow_hint_api::Connection;
+use tokenflow_hint_api::{Connection, RemoteConnection};
 
 use super::HostReport;
 
@@ -88,6 +88,21 @@ impl PeerTable {
         self.hosts.get(name).filter(|remote| remote.age(now) < EXPIRES)
     }
 
+    /// Connections in trouble, each by its peer; the most recent word where several hosts claim one.
+    pub fn troubled(&self, now: Duration) -> HashMap<SocketAddr, RemoteConnection> {
+        let mut hosts: Vec<_> = self.hosts(now).collect();
+        hosts.sort_by_key(|remote| std::cmp::Reverse(remote.age(now)));
+        let mut found = HashMap::new();
+        for connection in hosts.into_iter().flat_map(|remote| &remote.report.connections) {
+            let peer = SocketAddr::new(connection.peer.ip().to_canonical(), connection.peer.port());
+            match RemoteConnection::in_trouble(connection) {
+                Some(troubled) => found.insert(peer, RemoteConnection { peer, ..troubled }),
+                None => found.remove(&peer),
+            };
+        }
+        found
+    }
+
     /// The connection from this peer and the host that has it; the most recent word where several claim it.
     pub fn by_peer(&self, peer: SocketAddr, now: Duration) -> Option<(&str, Connection)> {
         let found = self.hosts(now).filter_map(|remote| {
@@ -139,6 +154,11 @@ mod tests {
     fn a_connection_that_moved_is_where_it_was_last_heard_of() {
         let table = PeerTable::default().after(ms(0), [report("a", 1, &[1])]).after(ms(900), [report("b", 1, &[1])]);
         assert_eq!(table.by_peer(connection(1, 0.5).peer, ms(1000)).unwrap().0, "b");
+        let table = table.after(ms(1000), [HostReport::new("c", 7, 1, hint(), 2, vec![connection(1, 1.0), connection(2, 0.2)])]);
+        let troubled = table.troubled(ms(1100));
+        assert_eq!(troubled.len(), 1, "the latest word of the first is that it is well");
+        assert_eq!(troubled[&connection(2, 0.2).peer].health, 0.2);
+        assert!(table.troubled(ms(9000)).is_empty());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Where looks come in and readers find them: the tracker behind a lock that is only ever held for memory work, and a channel of changes.
 
 use std::{
+    collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use tokenflow_hint_api::{Hint, HintEvent, Source};
+use tokenflow_hint_api::{Hint, HintEvent, RemoteConnection, Source};
 use tokio::sync::{broadcast, watch};
 
 use super::{
@@ -29,6 +31,8 @@ pub struct Feed {
     /// The aggregate as of the latest round, and when that was: readers of it wait for nothing.
     hint: ArcSwap<(Hint, Duration)>,
     changes: broadcast::Sender<Arc<Told>>,
+    /// Other hosts' connections in trouble, as subscribers know them; only touched while the tracker is held.
+    others: Mutex<HashMap<SocketAddr, RemoteConnection>>,
     history: Mutex<History>,
     /// True once the server is stopping: streams end, so that it can.
     stopping: watch::Sender<bool>,
@@ -42,6 +46,7 @@ impl Feed {
             hint: ArcSwap::from_pointee((tracker.hint(Duration::ZERO), Duration::ZERO)),
             tracker: Mutex::new(tracker),
             changes: broadcast::channel(CHANGES_KEPT).0,
+            others: Mutex::default(),
             history: Mutex::default(),
             stopping: watch::channel(false).0,
             metrics: Metrics::default(),
@@ -123,7 +128,30 @@ impl Feed {
 
     fn snapshot_and_changes(&self) -> (Arc<Told>, broadcast::Receiver<Arc<Told>>) {
         let tracker = self.tracker();
-        (Arc::new(Told::new(tracker.snapshot(self.now()))), self.changes.subscribe())
+        let remote = self.others().values().copied().collect();
+        let snapshot = HintEvent { remote, ..tracker.snapshot(self.now()) };
+        (Arc::new(Told::new(snapshot)), self.changes.subscribe())
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<SocketAddr, RemoteConnection>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells subscribers which of other hosts' connections are in trouble, as far as that changed.
+    pub fn tell_others(&self, troubled: HashMap<SocketAddr, RemoteConnection>) {
+        // Under the same lock as other changes, so that no subscriber's snapshot falls between.
+        let _tracker = self.tracker();
+        let mut others = self.others();
+        let remote: Vec<_> = troubled.values().filter(|now| others.get(&now.peer) != Some(now)).copied().collect();
+        let remote_removed: Vec<_> = others.keys().filter(|peer| !troubled.contains_key(peer)).copied().collect();
+        if remote.is_empty() && remote_removed.is_empty() {
+            return;
+        }
+        *others = troubled;
+        if self.changes.receiver_count() > 0 {
+            let event = HintEvent { hint: self.hint(), changed: Vec::new(), removed: Vec::new(), remote, remote_removed };
+            let _ = self.changes.send(Arc::new(Told::new(event)));
+        }
     }
 
     /// Adds a sample to the history where one is due.
@@ -184,7 +212,7 @@ impl Told {
             Reader::Full => self.full.get_or_init(|| json(&self.event)),
             Reader::Blind => self.blind.get_or_init(|| {
                 let changed = self.event.changed.iter().cloned().map(|connection| reader.view(connection)).collect();
-                json(&HintEvent { changed, ..self.event.clone() })
+                json(&HintEvent { changed, remote: Vec::new(), remote_removed: Vec::new(), ..self.event.clone() })
             }),
         }
     }
@@ -276,6 +304,27 @@ mod tests {
         assert!(!is_snapshot && event.changed[0].retransmits == 1);
         feed.stop();
         assert!(subscription.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn other_hosts_connections_in_trouble_are_told_until_they_are_well() {
+        let feed = Arc::new(Feed::new(Tracker::new(Source::SockDiag, 220.0)));
+        let peer = "192.0.2.1:9".parse().unwrap();
+        let sick = |health| RemoteConnection { peer, health, min_rtt_us: 0, undelivered_bytes: 7, delivery_rate_bytes_per_s: Some(900) };
+        let mut early = feed.subscribe();
+        assert!(parse(early.next().await).1.remote.is_empty());
+        feed.tell_others(HashMap::from([(peer, sick(0.5))]));
+        feed.tell_others(HashMap::from([(peer, sick(0.5))]));
+        assert_eq!(parse(early.next().await).1.remote, [sick(0.5)]);
+        let mut late = feed.subscribe();
+        assert_eq!(parse(late.next().await).1.remote, [sick(0.5)], "a snapshot has them too");
+        let told = feed.snapshot_and_changes().0;
+        assert!(told.json(Reader::Full).contains("192.0.2.1:9") && !told.json(Reader::Blind).contains("192.0.2.1"));
+        feed.tell_others(HashMap::new());
+        for mut subscriber in [early, late] {
+            assert_eq!(parse(subscriber.next().await).1.remote_removed, [peer], "what was the same was not told again");
+        }
+        assert!(parse(feed.subscribe().next().await).1.remote.is_empty());
     }
 
     #[tokio::test]

@@ -285,7 +285,13 @@ impl Tracker {
 
     /// Everything, for a subscriber that begins.
     pub fn snapshot(&self, now: Duration) -> HintEvent {
-        HintEvent { hint: self.hint(now), changed: self.connections(now), removed: Vec::new() }
+        HintEvent {
+            hint: self.hint(now),
+            changed: self.connections(now),
+            removed: Vec::new(),
+            remote: Vec::new(),
+            remote_removed: Vec::new(),
+        }
     }
 
     /// What changed noticeably since the last call that returned something.
@@ -313,7 +319,7 @@ impl Tracker {
         // A cookie is never used again, but a failing probe may lose a connection and find it.
         let present: HashSet<u64> = changed.iter().map(|connection| connection.cookie).collect();
         let removed = removed.into_iter().filter(|cookie| !present.contains(cookie)).collect();
-        Some(HintEvent { hint, changed, removed })
+        Some(HintEvent { hint, changed, removed, remote: Vec::new(), remote_removed: Vec::new() })
     }
 }
 
