@@ -50,6 +50,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 
+    /// Name by which readers without the token may ask too, beside localhost and addresses; may be given several times
+    #[arg(long, value_name = "HOST")]
+    pub allow_host: Vec<String>,
+
     /// Share connections with other hosts' hint servers through this Redis: redis://HOST:PORT, redis+unix:///PATH
     #[arg(long, value_name = "URL", env = "TOKENFLOW_REDIS_URL", hide_env_values = true)]
     pub redis: Option<String>,

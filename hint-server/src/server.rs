@@ -28,7 +28,7 @@ use crate::{
     peers::Share,
     poller, privileges,
     probe::{choose, kernel::follow_events},
-    publish::{Access, App, Feed, router, source_name, unix_router},
+    publish::{Access, AllowedHosts, App, Feed, router, source_name, unix_router},
     tracker::Tracker,
 };
 
@@ -74,7 +74,8 @@ fn app(cli: &ServeArgs) -> anyhow::Result<App> {
     let experiment = cli.experiment.as_deref().map(read_summary).transpose()?;
     let share = cli.redis.as_deref().map(|url| Share::new(url, cli.host_name.as_deref())).transpose()?;
     let engine = cli.engine_url.as_deref().map(EngineWatch::new).transpose()?;
-    Ok(App { feed, access, share, engine, experiment })
+    let hosts = AllowedHosts::new(&cli.allow_host)?;
+    Ok(App { feed, access, hosts, share, engine, experiment })
 }
 
 fn read_summary(path: &Path) -> anyhow::Result<Arc<str>> {

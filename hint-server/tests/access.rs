@@ -19,7 +19,7 @@ const TOKEN: &str = "a-token-for-this-test-alone";
 
 /// Status and answer of a GET with this header line, if any.
 fn get(mut stream: impl Read + Write, path: &str, header: &str) -> (u16, String) {
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n").unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
@@ -59,7 +59,7 @@ fn with_a_token_addresses_are_for_those_who_have_it() {
 
     // The stream is blind too.
     let mut stream = tcp(server.address);
-    write!(stream, "GET /hint/stream HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    write!(stream, "GET /hint/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut told = String::new();
     while !told.contains(&cookie) || !told.contains("removed") {
         let mut bytes = [0; 4096];
@@ -92,6 +92,31 @@ fn readers_elsewhere_need_the_token() {
         assert_eq!(get(tcp(elsewhere), "/", "").0, 200, "the page itself tells nothing");
     }
 }
+
+#[test]
+fn a_page_that_made_its_name_resolve_to_this_host_reads_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("hint.sock");
+    let ask = |mut stream: Box<dyn ReadWrite>, host: &str, header: &str| {
+        write!(stream, "GET /hint HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{header}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), answer)
+    };
+    let flags = ["--listen", "127.0.0.1:0", "--probe", "sock-diag", "--allow-host", "hints.example.org", "--token", TOKEN];
+    let server = Server::start(&[&flags[..], &["--socket", socket.to_str().unwrap()]].concat());
+    let over_tcp = |host: &str, header: &str| ask(Box::new(tcp(server.address)), host, header);
+    let (status, answer) = over_tcp("evil.example:5000", "");
+    assert!(status == 403 && answer.contains("--allow-host"), "{answer}");
+    for host in ["hints.example.org", "localhost:5000", "127.0.0.1", "[::1]:1"] {
+        assert_eq!(over_tcp(host, "").0, 200, "{host}");
+    }
+    assert_eq!(over_tcp("evil.example", &format!("authorization: Bearer {TOKEN}\r\n")).0, 200);
+    assert_eq!(ask(Box::new(UnixStream::connect(&socket).unwrap()), "evil.example", "").0, 200);
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
 
 #[test]
 fn a_token_that_guards_nothing_is_refused() {

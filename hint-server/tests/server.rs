@@ -286,7 +286,7 @@ fn a_reader_that_stops_reading_is_cut_loose_at_the_end() {
     let pair = Pair::new("127.0.0.1:0");
     let mut server = start_for(&pair, &[]);
     let mut stuck = std::net::TcpStream::connect(server.address).unwrap();
-    stuck.write_all(b"GET /hint HTTP/1.1\r\nhost: x\r\n").unwrap();
+    stuck.write_all(b"GET /hint HTTP/1.1\r\nhost: localhost\r\n").unwrap();
     server.signal("TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Access, Feed};
+use super::{Access, AllowedHosts, Feed};
 use crate::{engine::EngineWatch, peers::Share};
 
 /// Everything that readers can ask for; only the feed must be there.
@@ -10,6 +10,8 @@ use crate::{engine::EngineWatch, peers::Share};
 pub struct App {
     pub feed: Arc<Feed>,
     pub access: Access,
+    /// Names by which this host may be asked.
+    pub hosts: AllowedHosts,
     /// Other hosts.
     pub share: Option<Arc<Share>>,
     /// The engine whose budget the page shows.
@@ -20,6 +22,6 @@ pub struct App {
 
 impl App {
     pub fn new(feed: Arc<Feed>) -> Self {
-        Self { feed, access: Access::default(), share: None, engine: None, experiment: None }
+        Self { feed, access: Access::default(), hosts: AllowedHosts::default(), share: None, engine: None, experiment: None }
     }
 }

@@ -1,11 +1,13 @@
 //! Serves what is known (DESIGN section 3): the aggregate, single connections, the stream of changes, other hosts, metrics, a page to look
-//! at; to those who may see it ([`access`]).
+//! at; to those who may see it ([`access`]), by a
+//! name that is this host's ([`host`]).
 
 mod access;
 mod app;
 mod dashboard;
 mod feed;
 mod history;
+mod host;
 mod metrics;
 mod routes;
 
@@ -13,5 +15,6 @@ pub use access::{Access, Origin, Reader};
 pub use app::App;
 pub use feed::{Feed, Subscription, Told, Update};
 pub use history::{History, Sample};
+pub use host::AllowedHosts;
 pub use metrics::{Metrics, render as metrics_page, source_name};
 pub use routes::{router, unix_router};

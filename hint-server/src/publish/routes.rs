@@ -77,6 +77,11 @@ async fn authorise(State(app): State<App>, mut request: Request, next: Next) -> 
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     };
+    let is_trusted = request.extensions().get::<Origin>() == Some(&Origin::Unix) || (app.access.has_token() && authorization.is_some());
+    if !is_trusted && !app.hosts.admits(request.uri(), request.headers()) {
+        let help = "ask by address or as localhost, start the hint server with --allow-host for another name, or send its token";
+        return ApiError(StatusCode::FORBIDDEN, help.to_owned()).into_response();
+    }
     request.extensions_mut().insert(reader);
     next.run(request).await
 }
