@@ -71,9 +71,14 @@ impl Opened {
     }
 }
 
+/// How often the program refreshes a connection at most. Looks are 50 ms apart or more, and chunks often less: most acknowledgements then
+/// cost one look into the map, and what is read is at most this much older.
+const UPDATE_INTERVAL_NS: u64 = 20_000_000;
+
 fn attach(cli: &ProbeArgs) -> Result<(EbpfProbe, PathBuf), AttachError> {
     let cgroup = cli.cgroup.clone().map_or_else(cgroup2_mount, Ok)?;
     let config = Config::watching(&cli.watch_port).expect("the command line allows no more ports than the program");
+    let config = Config { update_interval_ns: UPDATE_INTERVAL_NS, ..config };
     let mut probe = EbpfProbe::attach(&cgroup, &config)?;
     if cli.bpf_stats
         && let Err(error) = probe.enable_statistics()
