@@ -9,7 +9,7 @@ use std::{
 use tokenflow_hint_api::HintUrl;
 
 use crate::{
-    api::{AccessConfig, AccessError, ChatConfig},
+    api::{AccessConfig, AccessError, ChatConfig, TrustedProxies},
     cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
     scheduler::{NgramConfig, Pacing, PacingLaw, SchedulingPolicy},
     weights::hub::{HubModel, NotAName},
@@ -151,10 +151,13 @@ pub struct ServerConfig {
     pub shutdown_timeout: Duration,
     /// Tokens in a chunk of a stream.
     pub stream_interval: usize,
+    /// Whether tokens share events where a stream's link is behind.
+    pub coalesce_events: bool,
     pub chat: ChatConfig,
     pub api_keys: Vec<String>,
     /// Whether `/` is a page to chat with.
     pub chat_page: bool,
+    pub trusted_proxies: TrustedProxies,
     pub access: AccessConfig,
     /// Files with the certificate chain and its key, for HTTPS.
     pub tls: Option<(PathBuf, PathBuf)>,
@@ -336,6 +339,7 @@ impl ServerConfig {
             served_model_names,
             shutdown_timeout: args.shutdown_timeout,
             stream_interval: args.stream_interval,
+            coalesce_events: !args.no_coalesce_events,
             chat: ChatConfig {
                 tool_call_parser: api.tool_call_parser.filter(|_| api.enable_auto_tool_choice),
                 reasoning_parser: api.reasoning_parser,
@@ -344,6 +348,7 @@ impl ServerConfig {
             // A variable that is set to nothing asks for nothing.
             api_keys: api.api_key.iter().filter(|key| !key.is_empty()).cloned().collect(),
             chat_page: !api.no_chat_page,
+            trusted_proxies: TrustedProxies::new(api.trusted_proxy.clone()),
             access: AccessConfig::new(
                 api.root_path.as_deref(),
                 &api.allowed_origins.0,

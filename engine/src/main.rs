@@ -63,6 +63,8 @@ fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         let mut state = ApiState::new(engine.clone(), server.served_model_names, server.model_root);
         state.chat = server.chat;
         state.stream_interval = server.stream_interval;
+        state.trusted_proxies = server.trusted_proxies;
+        state.coalesce_events = server.coalesce_events;
         state.api_keys = ApiKeys::new(server.api_keys);
         state.chat_page = server.chat_page;
         let router = server.access.apply(api::router(Arc::new(state)));

@@ -10,6 +10,7 @@ use tokenflow_tests::{
     daemon::{self, Daemon},
     http,
     netns::Namespace,
+    proxy::Proxy,
     stream::{StreamOptions, TokenStream},
 };
 
@@ -28,7 +29,12 @@ struct Testbed {
 }
 
 impl Testbed {
+    /// With every token in an event of its own, so that rates are those of bytes.
     fn start(flags: &[&str], probe: Option<&str>) -> Self {
+        Self::serving(&[flags, &["--no-coalesce-events"]].concat(), probe)
+    }
+
+    fn serving(flags: &[&str], probe: Option<&str>) -> Self {
         let port = daemon::free_port(0).unwrap();
         let port_text = port.to_string();
         let hint_server = probe.map(|probe| daemon::hint_server(&["--watch-port", &port_text, "--probe", probe]).unwrap());
@@ -162,6 +168,28 @@ fn a_healthy_stream_gets_at_least_what_it_gets_without_pacing() {
     assert!(ratios[1] >= 0.9, "{runs:?}");
 }
 
+/// Tokens/s that arrive through a link of 8 kbit/s, which carries about four events a second.
+fn carried(flags: &[&str]) -> f64 {
+    let bed = Testbed::serving(&[&["--max-stream-rate", STREAM_RATE], flags].concat(), None);
+    let far = Arc::new(Namespace::new().unwrap());
+    far.throttle("8kbit", QUEUE).unwrap();
+    let slow = bed.stream(&far, 900);
+    wait_until(Duration::from_secs(30), || slow.arrivals().len() > 20).expect("it streams");
+    std::thread::sleep(Duration::from_secs(6));
+    slow.recent_rate(Duration::from_secs(5))
+}
+
+#[test]
+fn tokens_that_share_events_multiply_the_text_that_a_narrow_link_carries() {
+    if skipped() {
+        return;
+    }
+    let _turn = TURN.lock();
+    let (alone, together) = (carried(&["--no-coalesce-events"]), carried(&[]));
+    eprintln!("8 kbit/s carry {alone:.1} tokens/s alone, {together:.1} together");
+    assert!(together > 2.0 * alone, "{together} against {alone}");
+}
+
 #[test]
 fn the_engine_paces_by_its_own_sockets_when_no_hint_server_runs() {
     if skipped() {
@@ -180,6 +208,33 @@ fn the_engine_paces_by_its_own_sockets_when_no_hint_server_runs() {
     let rose = wait_until(Duration::from_secs(8), || slow.arrivals().last().is_some_and(|a| a.health > 0.9));
     assert!(rose.is_some(), "{:?}", slow.arrivals().last());
     assert_eq!(slow.finish().unwrap(), twin.finish().unwrap(), "pacing changes when tokens come, not which");
+}
+
+#[test]
+fn a_stream_behind_a_proxy_is_paced_by_the_clients_own_link() {
+    if skipped() {
+        return;
+    }
+    let _turn = TURN.lock();
+    let port = daemon::free_port(0).unwrap();
+    let proxy = Proxy::start(([127, 0, 0, 1], port).into()).unwrap();
+    let watched = proxy.address.port().to_string();
+    let hint_server = daemon::hint_server(&["--watch-port", &watched, "--probe", "sock-diag"]).unwrap();
+    let port = port.to_string();
+    let flags = ["--port", &port, "--hint-url", &hint_server.url, "--trusted-proxy", "127.0.0.0/8"];
+    let _engine = daemon::engine(&[&flags[..], &["--max-stream-rate", STREAM_RATE, "--no-coalesce-events"]].concat()).unwrap();
+    let far = Arc::new(Namespace::new().unwrap());
+    let server = (far.host, proxy.address.port()).into();
+    let slow = TokenStream::start(server, Some(far.clone()), StreamOptions::new("fn main", 900));
+    wait_until(Duration::from_secs(10), || slow.arrivals().len() > 50).expect("it streams");
+    assert!(slow.arrivals().last().unwrap().health > 0.9, "a free link is healthy");
+    far.throttle(LINK, QUEUE).unwrap();
+    // What was made before the link narrowed arrives first.
+    let fell = wait_until(Duration::from_secs(15), || slow.arrivals().last().is_some_and(|a| a.health < 0.5 && a.paced));
+    assert!(fell.is_some(), "{:?}", slow.arrivals().last());
+    far.free().unwrap();
+    let rose = wait_until(Duration::from_secs(10), || slow.arrivals().last().is_some_and(|a| a.health > 0.9));
+    assert!(rose.is_some(), "{:?}", slow.arrivals().last());
 }
 
 #[test]

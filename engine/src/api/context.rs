@@ -10,11 +10,14 @@ use axum::{
 };
 use uuid::Uuid;
 
-use super::{ApiError, request_log::RequestLog};
-use crate::health::Connection;
+use super::{ApiError, ApiState, request_log::RequestLog};
+use crate::health::{ClientWord, Connection};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
+const CLIENT_RTT: HeaderName = HeaderName::from_static("x-client-rtt");
+/// Ten minutes: no number of milliseconds above it is a round trip.
+const MAX_CLIENT_RTT_MS: f64 = 600e3;
 const MAX_REQUEST_ID_LEN: usize = 128;
 
 #[derive(Clone)]
@@ -53,17 +56,30 @@ pub(super) struct RequestContext {
     pub(super) log: Option<Arc<RequestLog>>,
     /// Most time that the client gives the request, from its `X-Request-Timeout` in seconds.
     pub(super) timeout: Option<Duration>,
+    /// What the headers say of the client's link: its `X-Client-RTT` in milliseconds, and through which proxy it came.
+    pub(super) client: ClientWord,
 }
 
-impl<S: Sync> FromRequestParts<S> for RequestContext {
+impl FromRequestParts<Arc<ApiState>> for RequestContext {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<ApiState>) -> Result<Self, ApiError> {
         let id = parts.extensions.get::<RequestId>().map_or_else(new_id, |id| id.0.clone());
         let extensions = &parts.extensions;
         let timeout = parts.headers.get(REQUEST_TIMEOUT).map(timeout).transpose()?;
-        Ok(Self { request_id: text(&id), connection: extensions.get().cloned(), log: extensions.get().cloned(), timeout })
+        let connection: Option<Arc<Connection>> = extensions.get().cloned();
+        let rtt = parts.headers.get(CLIENT_RTT).map(client_rtt).transpose()?;
+        let proxy = connection.as_ref().map(|connection| connection.peer.ip()).filter(|&peer| state.trusted_proxies.contains(peer));
+        let origin = proxy.and_then(|peer| state.trusted_proxies.origin(peer, &parts.headers));
+        let client = ClientWord { proxied: proxy.is_some(), origin, rtt, health_factor: None };
+        Ok(Self { request_id: text(&id), connection, log: extensions.get().cloned(), timeout, client })
     }
+}
+
+fn client_rtt(header: &HeaderValue) -> Result<Duration, ApiError> {
+    let ms = header.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok()).filter(|ms| (0.0..=MAX_CLIENT_RTT_MS).contains(ms));
+    let ms = ms.ok_or_else(|| ApiError::field("X-Client-RTT", "X-Client-RTT must be a number of milliseconds, 0 to 600000."))?;
+    Ok(Duration::from_secs_f64(ms / 1e3))
 }
 
 fn timeout(header: &HeaderValue) -> Result<Duration, ApiError> {

@@ -9,7 +9,7 @@ use std::{
 use axum::http::StatusCode;
 use tokio::sync::Semaphore;
 
-use super::{ApiError, ApiKeys, ChatConfig};
+use super::{ApiError, ApiKeys, ChatConfig, TrustedProxies};
 use crate::{text::Engine, tokenizer::Tokenizer};
 
 /// Most text of one request that is worked on by the thread that serves other connections too.
@@ -28,6 +28,10 @@ pub struct ApiState {
     pub chat: ChatConfig,
     /// Tokens in a chunk of a stream, but for the first.
     pub stream_interval: usize,
+    /// Whether tokens share events where a stream's link is behind.
+    pub coalesce_events: bool,
+    /// Who may say which connection of a gateway carries a request.
+    pub trusted_proxies: TrustedProxies,
     /// Who may ask.
     pub api_keys: ApiKeys,
     /// Whether `/` is a page to chat with.
@@ -50,6 +54,8 @@ impl ApiState {
             model_root,
             chat: ChatConfig::default(),
             stream_interval: 1,
+            coalesce_events: true,
+            trusted_proxies: TrustedProxies::default(),
             api_keys: ApiKeys::default(),
             chat_page: true,
             long_texts: Arc::new(Semaphore::new(processors.div_ceil(2).max(2))),

@@ -201,6 +201,9 @@ pub struct ServeArgs {
     /// Tokens in a chunk of a stream; the first token always goes at once
     #[arg(long, default_value_t = 1, value_parser = positive)]
     pub stream_interval: usize,
+    /// Give every token an event of its own also on links that are behind, where several share one otherwise
+    #[arg(long)]
+    pub no_coalesce_events: bool,
     /// Seconds that SIGTERM waits for running requests
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub shutdown_timeout: Duration,

@@ -5,7 +5,6 @@ use super::{
     run::{Command, Live, Progress},
 };
 use crate::{
-    health::StreamMeter,
     sampling::SamplingParams,
     scheduler::{AddError, NewSequence, SequenceId},
 };
@@ -53,7 +52,7 @@ impl EngineCore {
             let mut request = request.clone();
             request.sampling.seed = seed;
             if i > 0 {
-                request.stream = request.stream.map(|meter| Arc::new(StreamMeter::new(meter.connection().clone())));
+                request.stream = request.stream.map(|meter| Arc::new(meter.sibling()));
             }
             self.queue(request, SequenceId(first.0 + i as u64), group)
         };

@@ -5,20 +5,29 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokenflow_score::parse_tcp_info;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 
-use super::local::{LocalHealth, LocalProbe};
+use super::{
+    coalesce::{LinkNote, Queue},
+    local::{LocalHealth, LocalProbe},
+};
+
+/// `TCP_NOTSENT_LOWAT` of every socket: it takes more while less than half of this waits in it unsent. What the link cannot take yet
+/// stays in our queues, where pacing counts it as tokens and tokens may still share events. A large answer is not slowed down: each
+/// write fills as many segments as the kernel sends at a time.
+const NOTSENT_LOWAT_BYTES: u32 = 4 << 10;
 
 /// One accepted connection, as pacing sees it.
 ///
@@ -36,6 +45,12 @@ pub struct Connection {
     refused_by_tls_bytes: AtomicU64,
     /// Kept with the connection, not with a request: the next request on it starts with what is known.
     probe: Mutex<LocalProbe>,
+    /// The bits of the delivery rate at the engine's last look, NaN where the network is not the limit.
+    delivery_rate: AtomicU64,
+    min_rtt_us: AtomicU64,
+    beyond_bytes: AtomicU64,
+    /// Whether the stream on it is behind, so that waiting tokens are to share an event.
+    behind: AtomicBool,
 }
 
 impl Connection {
@@ -49,6 +64,10 @@ impl Connection {
             refused_bytes: AtomicU64::new(0),
             refused_by_tls_bytes: AtomicU64::new(0),
             probe: Mutex::default(),
+            delivery_rate: AtomicU64::new(f64::NAN.to_bits()),
+            min_rtt_us: AtomicU64::new(0),
+            beyond_bytes: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
         })
     }
 
@@ -59,7 +78,50 @@ impl Connection {
         // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one int; the descriptor is owned by self.
         let rc = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::TIOCOUTQ, &mut queued) };
         let queued = if rc == 0 { queued.max(0) as u64 } else { 0 };
-        queued + self.refused_bytes.load(Ordering::Relaxed) + self.refused_by_tls_bytes.load(Ordering::Relaxed)
+        queued + self.refused_bytes()
+    }
+
+    /// Of those, the bytes that TLS or the socket would not take.
+    pub(super) fn refused_bytes(&self) -> u64 {
+        self.refused_bytes.load(Ordering::Relaxed) + self.refused_by_tls_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn queue(&self) -> Queue {
+        Queue { undelivered_bytes: self.undelivered_bytes(), refused_bytes: self.refused_bytes() }
+    }
+
+    /// Keeps what the engine's loop has just seen of the link, for whoever writes to it.
+    pub(super) fn note_link(&self, link: LinkNote) {
+        self.delivery_rate.store(link.delivery_rate.unwrap_or(f64::NAN).to_bits(), Ordering::Relaxed);
+        self.min_rtt_us.store(link.min_rtt.as_micros() as u64, Ordering::Relaxed);
+        self.beyond_bytes.store(link.beyond_bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn link(&self) -> LinkNote {
+        let rate = f64::from_bits(self.delivery_rate.load(Ordering::Relaxed));
+        LinkNote {
+            delivery_rate: Some(rate).filter(|rate| !rate.is_nan()),
+            min_rtt: Duration::from_micros(self.min_rtt_us.load(Ordering::Relaxed)),
+            beyond_bytes: self.beyond_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Relaxed);
+    }
+
+    /// Whether the stream on it is behind, so that tokens that wait are to share an event.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Relaxed)
+    }
+
+    /// Whether the socket wants more. Asking arms the event that says when it does: after "no", `EPOLLOUT` comes as space does.
+    fn wants_more(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one descriptor that self owns, and no waiting.
+        let rc = unsafe { libc::poll(&mut poll, 1, 0) };
+        // An error shows at the write.
+        rc != 0
     }
 
     /// This engine's own opinion of the link, for when no hint server has one. `now` is on the engine's clock.
@@ -110,8 +172,23 @@ impl TrackedStream {
     /// When the socket is gone already.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
         let connection = Arc::new(Connection::new(&stream)?);
         Ok(Self { stream, connection })
+    }
+
+    /// Writes when the socket wants more, where `write(2)` alone would go on filling its last segment.
+    fn poll_send(&self, cx: &mut Context<'_>, send: impl Fn(SockRef<'_>) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                if self.connection.wants_more() { send(SockRef::from(&self.stream)) } else { Err(io::ErrorKind::WouldBlock.into()) }
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     pub fn connection(&self) -> &Arc<Connection> {
@@ -130,14 +207,14 @@ impl AsyncRead for TrackedStream {
 }
 
 impl AsyncWrite for TrackedStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write(cx, buf);
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = self.poll_send(cx, |socket| socket.send_with_flags(buf, libc::MSG_NOSIGNAL));
         self.note(buf.len(), &poll);
         poll
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let poll = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let poll = self.poll_send(cx, |socket| socket.send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL));
         self.note(bufs.iter().map(|b| b.len()).sum(), &poll);
         poll
     }

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokenflow_hint_api::{HintState, Subscriber};
+use tokenflow_hint_api::{HintState, RemoteConnection, Subscriber};
 use tokenflow_score::aggregate;
 
-use super::StreamMeter;
+use super::{Origin, StreamMeter, coalesce::LinkNote};
 use crate::{
     metrics::HintStatus,
     scheduler::{Network, SequenceId, StreamSignal},
@@ -87,12 +87,46 @@ impl Links {
         self.streams.get(&id).map_or(1.0, |link| self.view(link).health)
     }
 
+    /// What all sources say together (see the module).
     fn view(&self, link: &Link) -> LinkView {
+        let (client, hop) = (link.meter.client(), self.hop(link));
+        let beyond = client.origin.and_then(|origin| self.beyond(origin));
+        let measured = if client.proxied { beyond.is_some() } else { hop.min_rtt_us > 0 };
+        let view = beyond.map_or(hop, |beyond| hop.and(beyond));
+        LinkView { health: view.health.min(client.health(measured)), ..view }
+    }
+
+    /// The client's connection to the gateway; none where the hint server does not know it or sees no trouble.
+    fn beyond(&self, origin: Origin) -> Option<LinkView> {
+        let state = self.snapshot.as_ref()?;
+        let own = match origin {
+            Origin::Cookie(cookie) => state.connections.get(&cookie),
+            Origin::Peer(peer) => state.by_peer(peer),
+        };
+        match (own, origin) {
+            (Some(own), _) => Some(LinkView {
+                health: own.health,
+                min_rtt_us: own.min_rtt_us,
+                delivery_rate: own.token_rate.map(|_| own.delivery_rate_bytes_per_s as f64),
+                beyond_bytes: own.undelivered_bytes,
+            }),
+            (None, Origin::Peer(peer)) => state.remote.get(&peer).map(|remote| {
+                let &RemoteConnection { health, min_rtt_us, undelivered_bytes, delivery_rate_bytes_per_s, .. } = remote;
+                let delivery_rate = delivery_rate_bytes_per_s.map(|rate| rate as f64);
+                LinkView { health, min_rtt_us, delivery_rate, beyond_bytes: undelivered_bytes }
+            }),
+            (None, Origin::Cookie(_)) => None,
+        }
+    }
+
+    /// The socket that carries the stream.
+    fn hop(&self, link: &Link) -> LinkView {
         let Some(hint) = self.hint(link) else { return self.local_view(link) };
         let hinted = LinkView {
             health: hint.health,
             min_rtt_us: hint.min_rtt_us,
             delivery_rate: hint.token_rate.map(|_| hint.delivery_rate_bytes_per_s as f64),
+            beyond_bytes: 0,
         };
         // A hint server in another network namespace sees round trips but no queues: what waits here tells on it.
         if hinted.delivery_rate.is_none() && link.queue.get().undelivered_bytes > BUSY_BYTES {
@@ -108,16 +142,34 @@ impl Links {
 
     fn local_view(&self, link: &Link) -> LinkView {
         let local = link.meter.connection().local_health(self.now);
-        LinkView { health: local.health, min_rtt_us: local.min_rtt_us, delivery_rate: local.delivery_rate }
+        LinkView { health: local.health, min_rtt_us: local.min_rtt_us, delivery_rate: local.delivery_rate, beyond_bytes: 0 }
     }
 }
 
-/// One link as either source tells it.
+/// One link as its sources tell it.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct LinkView {
     health: f64,
     min_rtt_us: u32,
     /// Bytes/s; known only while the network is the limit.
     delivery_rate: Option<f64>,
+    /// Undelivered bytes that this host's socket does not see.
+    beyond_bytes: u64,
+}
+
+impl LinkView {
+    /// Two links in a row.
+    fn and(self, next: Self) -> Self {
+        Self {
+            health: self.health.min(next.health),
+            min_rtt_us: self.min_rtt_us.saturating_add(next.min_rtt_us),
+            delivery_rate: match (self.delivery_rate, next.delivery_rate) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            },
+            beyond_bytes: self.beyond_bytes.saturating_add(next.beyond_bytes),
+        }
+    }
 }
 
 impl Link {
@@ -152,9 +204,15 @@ impl Network for Links {
     fn stream(&self, id: SequenceId) -> Option<StreamSignal> {
         let link = self.streams.get(&id)?;
         let view = self.view(link);
+        let note = LinkNote {
+            delivery_rate: view.delivery_rate,
+            min_rtt: Duration::from_micros(view.min_rtt_us.into()),
+            beyond_bytes: view.beyond_bytes,
+        };
+        link.meter.connection().note_link(note);
         Some(StreamSignal {
             health: view.health,
-            undelivered_bytes: link.undelivered_bytes(self.now),
+            undelivered_bytes: link.undelivered_bytes(self.now).saturating_add(view.beyond_bytes),
             delivery_rate_bytes_per_s: view.delivery_rate,
             min_rtt_us: (view.min_rtt_us > 0).then_some(view.min_rtt_us),
             chunk_bytes: link.meter.chunk_bytes() as u32,

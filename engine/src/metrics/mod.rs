@@ -121,6 +121,7 @@ pub struct EngineMetrics {
     step_token_budget: IntGauge,
     paced_requests: IntGauge,
     paced_steps: IntCounter,
+    coalesced_tokens: IntCounter,
     hint_age: Gauge,
     hint_connected: IntGauge,
     step_seconds: Counter,
@@ -214,6 +215,10 @@ impl EngineMetrics {
             step_token_budget: r.int_gauge("tokenflow:step_token_budget", "Tokens that the last step was allowed to compute."),
             paced_requests: r.int_gauge("tokenflow:paced_requests", "Streams that sat the last step out because their link is behind."),
             paced_steps: r.counter("tokenflow:paced_steps_total", "Steps sat out by streams because their link was behind."),
+            coalesced_tokens: r.counter(
+                "tokenflow:coalesced_tokens_total",
+                "Tokens that shared an event with others because their stream's link was behind.",
+            ),
             hint_age: r.gauge("tokenflow:hint_age_seconds", "Time since the last hint from the hint server; -1 before the first."),
             hint_connected: r.int_gauge("tokenflow:hint_connected", "Whether the hint server is connected; without it health counts as 1."),
             step_seconds: r.seconds_counter("tokenflow:step_seconds_total", "Time spent executing steps."),
@@ -276,6 +281,11 @@ impl EngineMetrics {
         if request.output_tokens > 1 {
             self.time_per_output_token.observe(request.decode.as_secs_f64() / (request.output_tokens - 1) as f64);
         }
+    }
+
+    /// Tokens that went out in another's event because their link was behind.
+    pub fn coalesced(&self, tokens: u64) {
+        self.coalesced_tokens.inc_by(tokens);
     }
 
     /// A request ended because the engine failed.

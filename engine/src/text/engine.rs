@@ -176,8 +176,10 @@ impl Engine {
             timeout: params.timeout,
         };
         let generations = self.submit_each(request, &seeds)?;
-        let Shared { tokenizer, generating, .. } = &*self.shared;
-        let output = |(i, generation)| Output::new(generation, tokenizer, params, prompt_tokens, i == 0, Arc::clone(generating));
+        let Shared { tokenizer, metrics, generating, .. } = &*self.shared;
+        let output = |(i, generation)| {
+            Output::new(generation, tokenizer, params, prompt_tokens, i == 0, Arc::clone(metrics), Arc::clone(generating))
+        };
         Ok(generations.into_iter().enumerate().map(output).collect())
     }
 
@@ -189,7 +191,7 @@ impl Engine {
         let alone = seeds.iter().enumerate().map(|(i, seed)| {
             let mut request = request.clone();
             if i > 0 {
-                request.stream = request.stream.map(|meter| Arc::new(StreamMeter::new(meter.connection().clone())));
+                request.stream = request.stream.map(|meter| Arc::new(meter.sibling()));
             }
             self.shared.core.submit_group(request, &[*seed])
         });

@@ -8,6 +8,7 @@ use super::{Observer, Outcome, Params};
 use crate::{
     engine::{EngineError, Generation, LinkState, StepToken},
     health::StreamMeter,
+    metrics::EngineMetrics,
     sampling::{SampledToken, ScoredToken},
     scheduler::FinishReason,
     tokenizer::{Detokenizer, StopMatcher, Tokenizer},
@@ -65,6 +66,12 @@ struct Assembler {
     /// Tokens that the latest piece still takes.
     room: usize,
     begun: bool,
+    /// Whether tokens share a piece where the link is behind.
+    coalesces: bool,
+    /// Whether it is, as whoever writes to it says.
+    is_behind: bool,
+    /// Tokens that went into another's piece for that reason.
+    coalesced: u64,
 }
 
 impl Assembler {
@@ -80,14 +87,18 @@ impl Assembler {
             interval: 1,
             room: 0,
             begun: false,
+            coalesces: true,
+            is_behind: false,
+            coalesced: 0,
         }
     }
 
     /// Adds a token to the latest piece where its link is behind, else as a piece of its own.
     fn add(&mut self, step: StepToken, pieces: &mut Vec<Delta>) {
-        let is_behind = step.link.paced || step.link.health < MERGE_BELOW_HEALTH;
+        let is_behind = self.is_behind || step.link.paced || step.link.health < MERGE_BELOW_HEALTH;
         match pieces.last_mut() {
-            Some(latest) if is_behind || self.room > 0 => {
+            Some(latest) if self.room > 0 || (is_behind && self.coalesces) => {
+                self.coalesced += u64::from(self.room == 0);
                 self.room = self.room.saturating_sub(1);
                 self.extend(step, latest);
             }
@@ -155,6 +166,7 @@ pub struct Output {
     leads: bool,
     outcome: Outcome,
     observer: Option<Arc<dyn Observer>>,
+    metrics: Arc<EngineMetrics>,
     /// Counts it in the engine's load.
     _generating: Arc<()>,
 }
@@ -166,6 +178,7 @@ impl Output {
         params: &Params,
         prompt_tokens: usize,
         leads: bool,
+        metrics: Arc<EngineMetrics>,
         generating: Arc<()>,
     ) -> Self {
         let assembler = Assembler::new(tokenizer, params);
@@ -181,6 +194,7 @@ impl Output {
             leads,
             outcome,
             observer: None,
+            metrics,
             _generating: generating,
         }
     }
@@ -199,6 +213,16 @@ impl Output {
         assert!(interval > 0, "a chunk has a token");
         self.assembler.interval = interval;
         self
+    }
+
+    /// Whether tokens that wait while the link is behind share a piece; they do unless this says no.
+    pub fn coalescing(mut self, on: bool) -> Self {
+        self.assembler.coalesces = on;
+        self
+    }
+
+    pub(crate) fn coalesces(&self) -> bool {
+        self.assembler.coalesces
     }
 
     /// Length of the prompt, tokens.
@@ -225,11 +249,18 @@ impl Output {
     /// # Errors
     /// When the engine failed; nothing follows.
     pub async fn next(&mut self) -> Option<Result<Vec<Delta>, EngineError>> {
+        let next = self.next_pieces().await;
+        self.metrics.coalesced(std::mem::take(&mut self.assembler.coalesced));
+        next
+    }
+
+    async fn next_pieces(&mut self) -> Option<Result<Vec<Delta>, EngineError>> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
         let generation = self.generation.as_mut()?;
         let mut next = generation.next().await;
+        self.assembler.is_behind = self.meter.as_ref().is_some_and(|meter| meter.connection().is_behind());
         let mut pieces = Vec::with_capacity(1);
         pieces.extend(self.held.take());
         loop {

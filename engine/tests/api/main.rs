@@ -6,6 +6,7 @@ mod completions;
 mod constraints;
 mod embeddings;
 mod errors;
+mod links;
 mod log;
 mod messages;
 mod model;

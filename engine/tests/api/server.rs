@@ -68,11 +68,26 @@ pub fn start(reply: &str, gate: Arc<Gate>, failing_step: Option<u64>) -> Server 
     start_with(reply, gate, failing_step, |_, _| ())
 }
 
+/// With a hint server.
+pub fn start_hinted(reply: &str, gate: Arc<Gate>, hints: HintUrl) -> Server {
+    start_on(reply, gate, None, hints, |_, _| ())
+}
+
 /// With other limits than the usual ones.
 pub fn start_with(
     reply: &str,
     gate: Arc<Gate>,
     failing_step: Option<u64>,
+    change: impl FnOnce(&mut SchedulerConfig, &mut TimeLimits),
+) -> Server {
+    start_on(reply, gate, failing_step, HintUrl::None, change)
+}
+
+fn start_on(
+    reply: &str,
+    gate: Arc<Gate>,
+    failing_step: Option<u64>,
+    hints: HintUrl,
     change: impl FnOnce(&mut SchedulerConfig, &mut TimeLimits),
 ) -> Server {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/qwen3");
@@ -103,7 +118,7 @@ pub fn start_with(
     let metrics = Arc::new(EngineMetrics::new("q", &info));
     let seeds = Arc::default();
     let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone(), seeds: Arc::clone(&seeds) };
-    let links = Links::new(Subscriber::spawn(HintUrl::None));
+    let links = Links::new(Subscriber::spawn(hints));
     let core = EngineCore::start(info, scheduler, Box::new(script), links, metrics.clone()).unwrap();
     let served =
         Served { core, metrics: metrics.clone(), tokenizer: tokenizer.clone(), generation: GenerationDefaults::default(), seed: 0 };
@@ -116,8 +131,13 @@ pub fn start_with(
 impl Server {
     /// Serves anew with this many tokens in a chunk.
     pub fn set_stream_interval(&mut self, interval: usize) {
+        self.configure(|state| state.stream_interval = interval);
+    }
+
+    /// Serves anew with what the operator says.
+    pub fn configure(&mut self, configure: impl FnOnce(&mut ApiState)) {
         let mut state = ApiState::new(self.engine.clone(), vec!["q".to_owned()], "models/q".to_owned());
-        state.stream_interval = interval;
+        configure(&mut state);
         self.router = api::router(Arc::new(state));
     }
 

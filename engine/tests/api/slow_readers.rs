@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokenflow_engine::{api::server::serve, health::StreamMeter};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ async fn over_tcp(server: &Server) -> SocketAddr {
     serving(server.router.clone()).await
 }
 
-async fn serving(router: Router) -> SocketAddr {
+pub async fn serving(router: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(listener, None, router, std::future::pending(), Duration::ZERO, || ()));
@@ -112,6 +112,58 @@ async fn a_client_that_hangs_up_cancels_an_answer_in_one_piece() {
     server.wait_for_metric(RUNNING, "1").await;
     drop(client);
     step_until_aborted(&server).await;
+}
+
+/// What a client that reads nothing for a while gets in the end: its text, and the number of its events.
+async fn read_late(server: &Server, events_may_merge: bool) -> (String, usize) {
+    let (sender, mut meters) = tokio::sync::mpsc::unbounded_channel();
+    let router = server.router.clone().layer(map_response(move |response: Response<Body>| {
+        let meters: &Vec<Arc<StreamMeter>> = response.extensions().get().expect("a metered stream");
+        sender.send(meters[0].clone()).unwrap();
+        std::future::ready(response)
+    }));
+    let socket = TcpSocket::new_v4().unwrap();
+    // As little as the kernel gives.
+    socket.set_recv_buffer_size(1).unwrap();
+    let mut client = socket.connect(serving(router).await).await.unwrap();
+    let body = json!({"prompt": "p", "max_tokens": 100, "stream": true, "logprobs": 0}).to_string();
+    let head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
+    client.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+    let meter = meters.recv().await.unwrap();
+    for _ in 0..80 {
+        server.gate.allow(1);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(meter.connection().is_behind(), events_may_merge, "{} bytes wait", meter.undelivered_bytes());
+    server.gate.allow(100);
+    server.wait_for_metric(r#"vllm:e2e_request_latency_seconds_count{engine="0",model_name="q"}"#, "1").await;
+    let mut received = Vec::new();
+    client.read_to_end(&mut received).await.unwrap();
+    let wire = String::from_utf8(received).unwrap();
+    let events: Vec<Value> = wire
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: ").filter(|data| *data != "[DONE]"))
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect();
+    let tokens: usize = events.iter().map(|e| e["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len()).sum();
+    assert_eq!(tokens, 100);
+    assert_eq!(events.last().unwrap()["choices"][0]["finish_reason"], "length");
+    (events.iter().map(|e| e["choices"][0]["text"].as_str().unwrap()).collect(), events.len())
+}
+
+#[tokio::test]
+async fn tokens_share_events_where_the_socket_takes_no_more_and_nothing_is_lost() {
+    let reply = "one two three ".repeat(60);
+    let coalesced = r#"tokenflow:coalesced_tokens_total{engine="0",model_name="q"}"#;
+    let server = start(&reply, Gate::closed(), None);
+    let (text, events) = read_late(&server, true).await;
+    assert!(events < 90, "{events} events for 100 tokens");
+    server.wait_for_metric(coalesced, &(100 - events).to_string()).await;
+
+    let mut server = start(&reply, Gate::closed(), None);
+    server.configure(|state| state.coalesce_events = false);
+    assert_eq!(read_late(&server, false).await, (text, 100), "the same text, each token alone");
+    server.wait_for_metric(coalesced, "0").await;
 }
 
 /// What one streamed answer weighed on the wire, head aside, and what its meters counted.

@@ -65,7 +65,9 @@ impl Servers {
         let hint_server = daemon::hint_server(&["--listen", &format!("127.0.0.1:{hint_port}"), "--watch-port", &port])?;
         let host = if args.congested { "0.0.0.0" } else { "127.0.0.1" };
         let speed = args.speed.to_string();
-        let flags = ["--host", host, "--port", &port, "--hint-url", &hint_server.url, "--max-stream-rate", &speed];
+        let mut flags = vec!["--host", host, "--port", &port, "--hint-url", &hint_server.url, "--max-stream-rate", &speed];
+        // The link is to show in the rate: tokens that share events would get through all the same.
+        flags.extend(args.congested.then_some("--no-coalesce-events"));
         let engine = daemon::engine(&flags)?;
         Ok(Self { engine, hint_server })
     }

@@ -45,8 +45,20 @@ pub(in crate::api) struct GenerationFields {
     pub(super) return_tokens_as_token_ids: Option<bool>,
     /// The answer has the ids of its tokens and of the prompt's.
     pub(super) return_token_ids: Option<bool>,
+    /// Share of the step budget that the stream's link is worth, where it is less than was measured.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub(super) health_factor: Option<f64>,
+    pub(super) vllm_xargs: Option<ExtraArgs>,
     pub(super) stream: Option<bool>,
     pub(super) stream_options: Option<StreamOptions>,
+}
+
+/// Arguments beyond vLLM's own; those that mean nothing here are ignored.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+pub(super) struct ExtraArgs {
+    /// As the field of the same name.
+    #[schemars(extend("minimum" = 0, "maximum" = 1))]
+    pub(super) health_factor: Option<f64>,
 }
 
 /// Which end of a prompt is cut off.

@@ -9,13 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{
-    StreamExt,
+    FutureExt, StreamExt,
     stream::{self, BoxStream, SelectAll},
 };
 use serde::Serialize;
 
 use super::{Delta, Output, StreamOptions, Usage};
-use crate::{api::ApiError, engine::EngineError, health::StreamMeter};
+use crate::{
+    api::ApiError,
+    engine::EngineError,
+    health::{Coalescer, StreamMeter},
+};
 
 /// How a route writes its events. `usage` is there where the event is to carry it.
 pub(in crate::api) trait EventFormat: Send + 'static {
@@ -78,7 +82,12 @@ struct Events<F> {
     include_usage: bool,
     continuous_usage: bool,
     ended: bool,
+    /// Holds events back where the link is behind; `None` where nothing is known of it, or tokens are never to share one.
+    coalescer: Option<Coalescer>,
 }
+
+/// Most bytes of the choices' events that share a write.
+const SHARED_WRITE_BYTES: usize = 16 << 10;
 
 struct Choice {
     meter: Option<Arc<StreamMeter>>,
@@ -115,6 +124,7 @@ impl Choice {
 impl<F: EventFormat> Events<F> {
     fn new(outputs: Vec<Output>, options: StreamOptions, format: F) -> Self {
         Self {
+            coalescer: outputs.iter().find(|output| output.coalesces()).and_then(Output::meter).map(Coalescer::new),
             choices: outputs.iter().map(Choice::new).collect(),
             pieces: stream::select_all(outputs.into_iter().enumerate().map(|(choice, output)| {
                 stream::unfold(output, move |mut output| async move { Some(((choice, output.next().await?), output)) }).boxed()
@@ -126,21 +136,37 @@ impl<F: EventFormat> Events<F> {
         }
     }
 
-    /// The next pieces of one choice with what belongs before and after them; `None` after the end.
+    /// The next pieces of one choice with what belongs before and after them, and where the link is behind what others have too;
+    /// `None` after the end.
     async fn next_frame(&mut self) -> Option<Bytes> {
-        let mut out = Vec::with_capacity(512);
+        if let Some(coalescer) = &mut self.coalescer
+            && !self.ended
+        {
+            coalescer.room().await;
+        }
+        let mut frame = Vec::with_capacity(512);
+        let mut first = 0;
         // A format may hold text back.
-        while out.is_empty() {
+        while frame.is_empty() {
             if self.ended {
                 return None;
             }
             let (index, pieces) = self.pieces.next().await?;
-            self.write_pieces(index, pieces, &mut out);
+            self.write_pieces(index, pieces, &mut frame);
+            first = index;
         }
-        Some(out.into())
+        while self.coalescer.as_ref().is_some_and(Coalescer::is_behind) && !self.ended && frame.len() < SHARED_WRITE_BYTES {
+            let Some(Some((index, pieces))) = self.pieces.next().now_or_never() else { break };
+            self.write_pieces(index, pieces, &mut frame);
+        }
+        if let Some(meter) = &self.choices[first].meter {
+            meter.framing_sent(framing_bytes(frame.len()));
+        }
+        Some(frame.into())
     }
 
     fn write_pieces(&mut self, index: usize, pieces: Result<Vec<Delta>, EngineError>, out: &mut Vec<u8>) {
+        let before = out.len();
         let tokens: usize = match pieces {
             Ok(pieces) => {
                 pieces.iter().for_each(|delta| self.write_delta(index, delta, out));
@@ -154,10 +180,11 @@ impl<F: EventFormat> Events<F> {
         };
         let choice = &mut self.choices[index];
         choice.unsent_tokens += tokens as u64;
-        if !out.is_empty()
+        let bytes = out.len() - before;
+        if bytes > 0
             && let Some(meter) = &choice.meter
         {
-            meter.chunk_sent(std::mem::take(&mut choice.unsent_tokens), out.len() as u64 + framing_bytes(out.len()));
+            meter.chunk_sent(std::mem::take(&mut choice.unsent_tokens), bytes as u64);
         }
     }
 

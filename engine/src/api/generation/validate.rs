@@ -38,6 +38,8 @@ pub(in crate::api) struct GenerationOptions {
     pub(in crate::api) token_names: TokenNames,
     /// Whether the answer has the ids of its tokens and of the prompt's.
     pub(in crate::api) return_token_ids: bool,
+    /// The least that the request says of its own link, 0..=1.
+    pub(in crate::api) health_factor: Option<f64>,
     /// `None` for an answer in one piece.
     pub(in crate::api) stream: Option<StreamOptions>,
 }
@@ -102,6 +104,8 @@ impl GenerationFields {
         if self.cache_salt.as_deref().is_some_and(|salt| salt.is_empty() || salt.chars().count() > MAX_CACHE_SALT_CHARS) {
             return Err(ApiError::field("cache_salt", format!("cache_salt must have 1 to {MAX_CACHE_SALT_CHARS} characters.")));
         }
+        let own = health_factor("health_factor", self.health_factor)?;
+        let extra = health_factor("vllm_xargs.health_factor", self.vllm_xargs.as_ref().and_then(|args| args.health_factor))?;
         let adjustments = self.adjustments(stop_token_ids, info, &state.tokenizer, defaults)?;
         let truncation = Truncation::new(self.truncate_prompt_tokens, self.truncation_side, info.max_model_len)?;
 
@@ -135,8 +139,18 @@ impl GenerationFields {
             truncation,
             token_names: if self.return_tokens_as_token_ids.unwrap_or(false) { TokenNames::Ids } else { TokenNames::Text },
             return_token_ids: self.return_token_ids.unwrap_or(false),
+            health_factor: [own, extra].into_iter().flatten().reduce(f64::min),
             stream: stream.then(|| self.stream_options.unwrap_or_default()),
         })
+    }
+}
+
+fn health_factor(param: &str, given: Option<f64>) -> Result<Option<f64>, ApiError> {
+    match given {
+        Some(factor) if !(0.0..=1.0).contains(&factor) => {
+            Err(ApiError::field(param, format!("{param} must be in [0, 1], got {factor:?}.")))
+        }
+        given => Ok(given),
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) const SHARED: &[&str] = &[
     "documents",
     "priority",
     "cache_salt",
+    "health_factor",
+    "vllm_xargs",
 ];
 
 /// Fields that would change the answer and that this server does not honour; false and null ask for nothing.
