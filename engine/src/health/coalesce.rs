@@ -159,6 +159,7 @@ mod tests {
         hold.wait(ms(0), narrow(1_000.0), queued(0), EVENT);
         assert_eq!(hold.wait(ms(1_999), LinkNote::default(), queued(500), EVENT), Some(LATEST_LOOK));
         assert_eq!(hold.wait(ms(2_000), LinkNote::default(), queued(500), EVENT), None);
+        assert_eq!(hold.wait(ms(2_001), LinkNote::default(), queued(500), EVENT), None);
         assert!(!hold.is_behind);
     }
 
