@@ -47,6 +47,8 @@ impl StreamOptions {
 pub struct Arrival {
     pub at: Instant,
     pub tokens: usize,
+    /// Bytes of TCP payload: the event and, where each has a chunk of its own, that chunk's framing.
+    pub bytes: usize,
     pub text: String,
     /// From the chunk's `tokenflow` object.
     pub health: f64,
@@ -92,6 +94,11 @@ impl TokenStream {
     /// What has arrived so far.
     pub fn arrivals(&self) -> Vec<Arrival> {
         self.shared.arrivals.lock().map(|a| a.clone()).unwrap_or_default()
+    }
+
+    /// How many chunks that is.
+    pub fn count(&self) -> usize {
+        self.shared.arrivals.lock().map(|arrivals| arrivals.len()).unwrap_or_default()
     }
 
     /// The client's own address, once it is connected.
@@ -170,10 +177,11 @@ fn read(server: SocketAddr, options: &StreamOptions, shared: &Shared) -> anyhow:
         pending.extend(chunk);
         while let Some(end) = pending.windows(2).position(|w| w == b"\n\n") {
             let event: Vec<u8> = pending.drain(..end + 2).collect();
+            let bytes = event.len() + format!("{:x}\r\n\r\n", event.len()).len();
             let event = std::str::from_utf8(&event)?.trim();
             let data = event.strip_prefix("data: ").with_context(|| format!("not an event: {event}"))?;
             if data != "[DONE]" {
-                take(&serde_json::from_str(data)?, at, &mut seen_tokens, shared)?;
+                take(&serde_json::from_str(data)?, at, bytes, &mut seen_tokens, shared)?;
             }
         }
     }
@@ -190,7 +198,7 @@ fn connect(server: SocketAddr, receive_buffer: Option<usize>) -> std::io::Result
     Ok(socket.into())
 }
 
-fn take(event: &Value, at: Instant, seen_tokens: &mut usize, shared: &Shared) -> anyhow::Result<()> {
+fn take(event: &Value, at: Instant, bytes: usize, seen_tokens: &mut usize, shared: &Shared) -> anyhow::Result<()> {
     anyhow::ensure!(event.get("error").is_none(), "the stream ended with {event}");
     let Some(choice) = event["choices"].get(0) else { return Ok(()) };
     if let (Some(reason), Ok(mut slot)) = (choice["finish_reason"].as_str(), shared.finish_reason.lock()) {
@@ -201,6 +209,7 @@ fn take(event: &Value, at: Instant, seen_tokens: &mut usize, shared: &Shared) ->
     let arrival = Arrival {
         at,
         tokens: total.saturating_sub(*seen_tokens),
+        bytes,
         text: choice["text"].as_str().unwrap_or_default().to_owned(),
         health: event["tokenflow"]["health"].as_f64().unwrap_or(1.0),
         paced: event["tokenflow"]["paced"].as_bool().unwrap_or(false),

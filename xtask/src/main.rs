@@ -3,6 +3,7 @@
 mod build;
 mod build_ebpf;
 mod demo;
+mod experiment;
 mod fuzz;
 mod interrupt;
 mod requirements;
@@ -30,6 +31,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run an experiment on congested links as root: each mode of pacing in turn, then a summary, plots and a page
+    Experiment(experiment::ExperimentArgs),
     /// Fuzz the parsers of safetensors, GGUF, configs, chat templates, requests and hints, for some seconds each
     Fuzz(fuzz::FuzzArgs),
     /// Run every test
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf { check } => build_ebpf::run(check),
+        Task::Experiment(args) => experiment::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Soak(args) => soak::run(&args),

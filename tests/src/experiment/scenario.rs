@@ -86,6 +86,26 @@ impl Calibration {
     }
 }
 
+/// What a step takes: so much for itself and so much for each of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepCost {
+    pub fixed_ms: f64,
+    pub per_token_ms: f64,
+}
+
+impl Calibration {
+    /// The straight line nearest to the measured steps.
+    pub fn step_cost(&self) -> StepCost {
+        let points: Vec<(f64, f64)> = self.throughput.iter().map(|&(n, rate)| (n as f64, n as f64 / rate * 1000.0)).collect();
+        let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len().max(1) as f64;
+        let (n, ms) = (mean(|point| point.0), mean(|point| point.1));
+        let (covariance, variance) =
+            points.iter().fold((0.0, 0.0), |(c, v), point| (c + (point.0 - n) * (point.1 - ms), v + (point.0 - n).powi(2)));
+        let per_token_ms = if variance > 0.0 { covariance / variance } else { 0.0 };
+        StepCost { fixed_ms: ms - per_token_ms * n, per_token_ms }
+    }
+}
+
 /// Ethernet, IPv4 and TCP with timestamps.
 pub const PACKET_HEADER_BYTES: f64 = 14.0 + 20.0 + 32.0;
 
