@@ -73,6 +73,7 @@ fn a_throttled_link_falls_and_a_freed_one_recovers() {
         assert!(score.terms().queue < 0.1);
         let tokens = score.token_rate(CHUNK as f64).unwrap();
         assert!((12.0..16.5).contains(&tokens), "32 kbit/s carries 14 chunks/s, estimated {tokens}");
+        assert_eq!(score.token_rate(0.0), None, "no number");
         link.set_rate(100.0 * MBIT);
         link.run(&mut score, 4_000, look_every, |_, _| {});
         assert!(score.health(at(&link)) > 0.9, "{}", score.health(at(&link)));

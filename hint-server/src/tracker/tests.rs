@@ -54,6 +54,8 @@ fn the_aggregate_weighs_by_what_each_carries() {
     assert_eq!(hint.connections, 2, "the idle one does not count");
     assert!(hint.health_factor > 0.6 && hint.health_factor < 0.85, "{}", hint.health_factor);
     assert_eq!(hint.metrics.queued_bytes, 3000);
+    // Eleven bytes a millisecond at 0.1 ms, four at 800 ms.
+    assert!((200_000..230_000).contains(&hint.metrics.rtt) && hint.metrics.min_rtt == 60, "{:?}", hint.metrics);
     assert!((15.0..25.0).contains(&hint.token_rate.unwrap()), "only the limited one counts: {:?}", hint.token_rate);
     assert_eq!(hint.age_ms, 20);
 
@@ -89,6 +91,63 @@ fn changes_hold_what_changed_and_what_went() {
     let after = tracker.take_change(ms(400)).unwrap();
     assert!(after.changed[0].health < 0.5);
     assert!(after.hint.seq > before.hint.seq);
+}
+
+#[test]
+fn what_a_reader_would_see_differently_is_told_and_jitter_is_not() {
+    let change = |vary: fn(&mut Look)| {
+        let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+        for at in [0, 50, 100] {
+            observe(&mut tracker, at, &[healthy(1, at)]);
+            tracker.take_change(ms(at));
+        }
+        let mut look = healthy(1, 150);
+        vary(&mut look);
+        observe(&mut tracker, 150, &[look]);
+        tracker.take_change(ms(150)).map_or(0, |change| change.changed.len())
+    };
+    assert_eq!(change(|look| (look.measurement.srtt_us, look.measurement.undelivered_bytes) = (1500, 500)), 0);
+    assert_eq!(change(|look| look.measurement.srtt_us = 5000), 1);
+    assert_eq!(change(|look| look.measurement.undelivered_bytes = 2000), 1);
+    assert_eq!(change(|look| look.measurement.retransmits = 1), 1);
+    assert_eq!(change(|look| look.source = Source::Ebpf), 1);
+}
+
+#[test]
+fn a_change_of_what_measures_is_told() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    tracker.take_change(ms(0));
+    tracker.observe(ms(50), Source::Ebpf, &[]);
+    assert_eq!(tracker.take_change(ms(50)).map(|change| change.hint.source), Some(Source::Ebpf));
+}
+
+#[test]
+fn what_was_lost_and_found_is_not_told_as_gone() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    observe(&mut tracker, 0, &[healthy(1, 0), healthy(2, 0)]);
+    tracker.take_change(ms(0));
+    tracker.expire(ms(2000));
+    assert!(tracker.is_empty());
+    observe(&mut tracker, 2050, &[healthy(1, 2050)]);
+    let change = tracker.take_change(ms(2050)).unwrap();
+    assert_eq!((change.changed[0].cookie, change.removed), (1, vec![2]));
+}
+
+#[test]
+fn a_peer_with_several_connections_is_answered_for_by_the_busiest() {
+    for (busy, slow) in [(1, 2), (2, 1)] {
+        let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+        let peer = "192.0.2.2:40000".parse().unwrap();
+        for at in (0..=500).step_by(50) {
+            let mut looks = [healthy(busy, at), congested(slow, at)];
+            looks.iter_mut().for_each(|look| look.identity.peer = peer);
+            observe(&mut tracker, at, &looks);
+        }
+        assert_eq!(tracker.by_peer(peer, ms(500)).unwrap().cookie, busy);
+        observe(&mut tracker, 550, &[]);
+        observe(&mut tracker, 600, &[]);
+        assert_eq!(tracker.by_peer(peer, ms(600)), None);
+    }
 }
 
 #[test]
