@@ -57,7 +57,8 @@ pub struct ChatArgs {
     #[arg(long)]
     pub plain: bool,
 
-    /// One JSON object per chunk ({t, text, tokens, rate, health, paced}), then {"summary": {...}}.
+    /// One JSON object per token ({t, text, tokens, rate, health, paced}), then {"summary": {tokens, seconds, ttft, mean_rate, min_health,
+    /// finish_reason, usage, error}}.
     #[arg(long, conflicts_with = "plain")]
     pub json: bool,
 }

@@ -45,6 +45,13 @@ pub fn health_bar(health: f64, width: usize) -> String {
     "█".repeat(full) + &"░".repeat(width - full)
 }
 
+const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// One column of a line of bars; `share` of the highest, 0..=1.
+pub fn spark(share: f64) -> char {
+    SPARKS[(share.clamp(0.0, 1.0) * (SPARKS.len() - 1) as f64).round() as usize]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,5 +64,11 @@ mod tests {
         assert_eq!(health_bar(0.0, 4), "░░░░");
         assert_eq!(health_bar(1.0, 4), "████");
         assert_eq!(health_bar(0.5, 0), "");
+    }
+
+    #[test]
+    fn sparks_rise_with_the_share_whatever_it_is() {
+        let sparks: String = [-1.0, 0.0, 0.5, 1.0, 2.0, f64::NAN].map(spark).iter().collect();
+        assert_eq!(sparks, "▁▁▅██▁");
     }
 }

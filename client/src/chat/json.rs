@@ -1,4 +1,5 @@
-//! An answer for scripts: one JSON object per chunk with text, then `{"summary": {...}}`. Times in seconds since the request.
+//! An answer for scripts: one JSON object per token, then `{"summary": {...}}`, one a line. Times are seconds since the request. A chunk that holds
+//! several tokens, which an engine sends where a link is slow, is one object: `tokens` tells how many there are so far.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -16,12 +17,19 @@ pub struct JsonLines<O> {
 
 #[derive(Serialize)]
 struct ChunkLine<'a> {
+    /// When it arrived.
     t: f64,
     text: &'a str,
+    /// Only where the model thinks.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reasoning: &'a str,
     /// So far.
     tokens: u64,
+    /// Tokens/s as received; null until that can be told.
     rate: Option<f64>,
+    /// Of the connection, 0 to 1; null where nobody says.
     health: Option<f64>,
+    /// Whether the scheduler holds the stream back to what its link carries; null where the server does not say.
     paced: Option<bool>,
 }
 
@@ -57,12 +65,13 @@ impl<O: Write> Display for JsonLines<O> {
     }
 
     fn chunk(&mut self, now: Duration, chunk: &Chunk, progress: &Progress) -> io::Result<()> {
-        if chunk.text.is_empty() {
+        if !chunk.says_something() {
             return Ok(());
         }
         self.line(&ChunkLine {
             t: now.as_secs_f64(),
             text: &chunk.text,
+            reasoning: &chunk.reasoning,
             tokens: progress.tokens(),
             rate: progress.rate(now),
             health: progress.health(),
@@ -109,7 +118,7 @@ mod tests {
                 "\n",
                 r#"{"t":1.5,"text":"b","tokens":2,"rate":2.0,"health":0.5,"paced":null}"#,
                 "\n",
-                r#"{"summary":{"tokens":2,"seconds":2.0,"first_token_seconds":1.0,"mean_rate":2.0,"min_health":0.5,"finish_reason":null,"error":null}}"#,
+                r#"{"summary":{"tokens":2,"seconds":2.0,"ttft":1.0,"mean_rate":2.0,"min_health":0.5,"finish_reason":null,"usage":null,"error":null}}"#,
                 "\n"
             )
         );

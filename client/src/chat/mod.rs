@@ -22,7 +22,7 @@ pub(crate) use progress::counted;
 pub use progress::{Progress, Summary};
 pub use rate::RateMeter;
 pub use stream::{ChatStream, Chunk, Server};
-pub use wire::{ChatRequest, Link, Message, StreamOptions};
+pub use wire::{ChatRequest, Link, Message, StreamOptions, Usage};
 
 use crate::HintHealth;
 use crate::cli::ChatArgs;

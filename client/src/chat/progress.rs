@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::rate::{RateMeter, SHORTEST};
 use super::stream::Chunk;
+use super::wire::Usage;
 
 /// One point of the rate's history.
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -18,6 +19,7 @@ const SAMPLES: usize = 240;
 pub struct Progress {
     meter: RateMeter,
     tokens: u64,
+    usage: Option<Usage>,
     /// Arrival and size of the first chunk with text: the mean rate is counted from there.
     first: Option<(Duration, u64)>,
     last: Duration,
@@ -35,13 +37,14 @@ pub struct Progress {
 impl Progress {
     /// Counts a chunk that arrived at `at`.
     pub fn record(&mut self, at: Duration, chunk: &Chunk) {
-        let tokens = match chunk.completion_tokens {
-            Some(total) => total.saturating_sub(self.tokens),
-            None => u64::from(!chunk.text.is_empty()),
+        let tokens = match chunk.usage {
+            Some(usage) => usage.completion_tokens.saturating_sub(self.tokens),
+            None => u64::from(chunk.says_something()),
         };
         self.tokens += tokens;
+        self.usage = chunk.usage.or(self.usage);
         // The usage at the very end corrects the count; it is no arrival.
-        if !chunk.text.is_empty() {
+        if chunk.says_something() {
             self.meter.record(at, tokens);
             self.first.get_or_insert((at, tokens));
             self.last = at;
@@ -124,10 +127,11 @@ impl Progress {
         Summary {
             tokens: self.tokens,
             seconds: now.as_secs_f64(),
-            first_token_seconds: self.first.map(|(at, _)| at.as_secs_f64()),
+            ttft: self.first.map(|(at, _)| at.as_secs_f64()),
             mean_rate,
             min_health: self.min_health,
             finish_reason: self.finish_reason.clone(),
+            usage: self.usage,
         }
     }
 }
@@ -137,11 +141,14 @@ pub struct Summary {
     pub tokens: u64,
     /// From the request to the end.
     pub seconds: f64,
-    pub first_token_seconds: Option<f64>,
+    /// Seconds from the request to the first token.
+    pub ttft: Option<f64>,
     /// Tokens/s from the first token to the last; from the request on where all of them came at once.
     pub mean_rate: Option<f64>,
     pub min_health: Option<f64>,
     pub finish_reason: Option<String>,
+    /// The server's own count, where it sent one.
+    pub usage: Option<Usage>,
 }
 
 impl std::fmt::Display for Summary {
@@ -191,7 +198,7 @@ mod tests {
         progress.record(ms(3000), &finish);
         progress.hint(Some(0.4));
         let summary = progress.summary(ms(3100));
-        assert_eq!((summary.tokens, summary.first_token_seconds), (11, Some(2.0)));
+        assert_eq!((summary.tokens, summary.ttft), (11, Some(2.0)));
         assert!((summary.mean_rate.unwrap() - 10.0).abs() < 1e-9);
         assert_eq!(summary.to_string(), "11 tokens in 3.1 s, mean rate 10.0 tok/s, lowest health 0.40");
     }
@@ -211,9 +218,21 @@ mod tests {
         for i in 0..4 {
             progress.record(ms(i * 250), &text("two tokens"));
         }
-        progress.record(ms(750), &Chunk { completion_tokens: Some(8), ..Chunk::default() });
+        progress.record(ms(750), &Chunk { usage: Some(Usage { completion_tokens: 8, ..Usage::default() }), ..Chunk::default() });
         assert_eq!(progress.tokens(), 8);
         assert_eq!(progress.summary(ms(750)).seconds, 0.75);
+    }
+
+    #[test]
+    fn a_chunk_of_several_tokens_counts_all_of_them_and_reasoning_counts_too() {
+        let mut progress = Progress::default();
+        for (at, tokens) in [(0, 1), (500, 4), (1000, 7)] {
+            let usage = Some(Usage { prompt_tokens: 5, completion_tokens: tokens, total_tokens: 5 + tokens });
+            progress.record(ms(at), &Chunk { reasoning: "hm".to_owned(), usage, ..Chunk::default() });
+        }
+        assert_eq!((progress.tokens(), progress.rate(ms(1000))), (7, Some(6.0)));
+        let summary = progress.summary(ms(1000));
+        assert_eq!((summary.ttft, summary.usage.map(|usage| usage.total_tokens)), (Some(0.0), Some(12)));
     }
 
     #[test]

@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use super::progress::Progress;
-use crate::palette::{Colour, health_bar, health_colour};
-
-const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+use crate::palette::{Colour, health_bar, health_colour, spark};
 
 /// What a layout shows beside Rate and Health.
 #[derive(Clone, Copy)]
@@ -88,7 +86,7 @@ fn rate(rate: Option<f64>) -> String {
 fn sparkline(progress: &Progress, width: usize) -> String {
     let top = progress.history().fold(f64::MIN_POSITIVE, f64::max);
     let newest = progress.history().skip(progress.history().len().saturating_sub(width));
-    let sparks: String = newest.map(|rate| SPARKS[((rate / top) * (SPARKS.len() - 1) as f64).round() as usize]).collect();
+    let sparks: String = newest.map(|rate| spark(rate / top)).collect();
     format!("{sparks:>width$}")
 }
 

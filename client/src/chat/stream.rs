@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use reqwest::{Client, RequestBuilder, Response};
 use tokenflow_hint_api::sse::{SseItem, SseParser};
 
-use super::wire::{ChatRequest, Link, ModelList, WireChunk, error_message, sentence};
+use super::wire::{ChatRequest, Link, ModelList, Usage, WireChunk, error_message, sentence};
 use crate::error::root_cause;
 use crate::{ClientError, Endpoint};
 
@@ -26,10 +26,19 @@ pub struct Chunk {
     /// When its bytes were read; several chunks read at once arrived at once. None where it did not come over a network.
     pub arrived: Option<Instant>,
     pub text: String,
-    /// Tokens of the answer so far, where the server counts them for us.
-    pub completion_tokens: Option<u64>,
+    /// Of a model that thinks before it answers.
+    pub reasoning: String,
+    /// So far, where the server counts for us.
+    pub usage: Option<Usage>,
     pub link: Option<Link>,
     pub finish_reason: Option<String>,
+}
+
+impl Chunk {
+    /// Whether it brings tokens that can be seen.
+    pub fn says_something(&self) -> bool {
+        !self.text.is_empty() || !self.reasoning.is_empty()
+    }
 }
 
 /// One server, and the key to it.
@@ -108,7 +117,7 @@ impl ChatStream {
         loop {
             if let Some(chunk) = self.ready.pop_front() {
                 let chunk = chunk?;
-                self.received += u64::from(!chunk.text.is_empty());
+                self.received += u64::from(chunk.says_something());
                 self.finished |= chunk.finish_reason.is_some();
                 return Ok(Some(chunk));
             }
@@ -144,7 +153,8 @@ fn chunk(url: &str, data: &str, arrived: Instant) -> Result<Chunk, ClientError> 
     Ok(Chunk {
         arrived: Some(arrived),
         text: choice.delta.content.unwrap_or_default(),
-        completion_tokens: wire.usage.map(|usage| usage.completion_tokens),
+        reasoning: choice.delta.reasoning.or(choice.delta.reasoning_content).unwrap_or_default(),
+        usage: wire.usage,
         link: wire.tokenflow,
         finish_reason: choice.finish_reason,
     })

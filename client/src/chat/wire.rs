@@ -39,13 +39,15 @@ pub struct ChatRequest<'a> {
 #[derive(Debug, Serialize)]
 pub struct StreamOptions {
     pub include_usage: bool,
+    /// vLLM's: usage in every chunk, since a chunk may hold several tokens.
+    pub continuous_usage_stats: bool,
     /// TokenFlow's; other servers ignore it.
     pub include_health: bool,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { include_usage: true, include_health: true }
+        Self { include_usage: true, continuous_usage_stats: true, include_health: true }
     }
 }
 
@@ -70,12 +72,18 @@ pub struct Choice {
 #[serde(default)]
 pub struct Delta {
     pub content: Option<String>,
+    pub reasoning: Option<String>,
+    /// The same by its older name.
+    pub reasoning_content: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+/// What the request has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
+    pub prompt_tokens: u64,
     pub completion_tokens: u64,
+    pub total_tokens: u64,
 }
 
 /// What TokenFlow says of the connection in every chunk.
@@ -136,7 +144,7 @@ mod tests {
         };
         assert_eq!(
             serde_json::to_string(&request).unwrap(),
-            r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{"include_usage":true,"include_health":true},"temperature":0.0}"#
+            r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true,"include_health":true},"temperature":0.0}"#
         );
     }
 

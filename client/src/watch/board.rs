@@ -8,6 +8,10 @@ use std::time::Duration;
 use tokenflow_hint_api::{Connection, Hint};
 
 use super::feed::{Event, Kind, News};
+use super::trace::Trace;
+
+/// How often a connection's past grows.
+const SAMPLE: Duration = Duration::from_millis(250);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
@@ -67,6 +71,9 @@ pub enum Link {
 pub struct Data {
     pub hint: Option<Hint>,
     connections: HashMap<u64, Connection>,
+    /// The last minute of each of them.
+    traces: HashMap<u64, Trace>,
+    sampled: Duration,
     /// The server's last sign of life: until then nothing here had changed.
     confirmed: Duration,
 }
@@ -76,6 +83,9 @@ pub struct Data {
 pub struct Row<'a> {
     pub connection: &'a Connection,
     pub age: Duration,
+    pub trace: Option<&'a Trace>,
+    /// The moment that is shown.
+    pub now: Duration,
 }
 
 #[derive(Debug)]
@@ -118,7 +128,21 @@ impl Board {
                     self.live.connections.remove(&cookie);
                 }
                 self.live.connections.extend(event.changed.into_iter().map(|connection| (connection.cookie, connection)));
+                let Data { connections, traces, .. } = &mut self.live;
+                traces.retain(|cookie, _| connections.contains_key(cookie));
             }
+        }
+    }
+
+    /// Adds to the past of every connection when it is time; nothing while the server is gone.
+    pub fn sample(&mut self, now: Duration) {
+        let Data { connections, traces, sampled, .. } = &mut self.live;
+        if self.link != Link::Live || (now < *sampled + SAMPLE && !traces.is_empty()) {
+            return;
+        }
+        *sampled = now;
+        for (cookie, connection) in connections {
+            traces.entry(*cookie).or_default().add(now, connection.health, connection.delivery_rate_bytes_per_s as f64);
         }
     }
 
@@ -147,7 +171,12 @@ impl Board {
         let now = self.paused.as_ref().map_or(now, |(_, at)| *at);
         let data = self.shown();
         let unheard = now.saturating_sub(data.confirmed);
-        let row = |connection: &'a Connection| Row { connection, age: Duration::from_millis(connection.age_ms) + unheard };
+        let row = |connection: &'a Connection| Row {
+            connection,
+            age: Duration::from_millis(connection.age_ms) + unheard,
+            trace: data.traces.get(&connection.cookie),
+            now,
+        };
         let mut rows: Vec<Row> = data.connections.values().map(row).collect();
         rows.sort_by(|a, b| self.sort.order(a.connection, b.connection));
         rows
@@ -244,6 +273,25 @@ pub mod tests {
         assert_eq!(board.rows(Duration::from_secs(60))[0].age, Duration::from_millis(1037));
         board.toggle_pause(Duration::from_secs(3));
         assert_eq!(cookies(&board), [3]);
+    }
+
+    #[test]
+    fn the_past_grows_while_the_server_is_there_and_goes_with_its_connection() {
+        let mut board = three();
+        let lows = |board: &Board, now| -> Vec<_> {
+            board.rows(now).iter().map(|row| row.trace.map(|trace| trace.health(now).into_iter().flatten().collect::<Vec<_>>())).collect()
+        };
+        board.sample(Duration::ZERO);
+        board.hear(event(Kind::Change, vec![connection(1, 0.5, 0)], vec![2]), Duration::from_secs(8));
+        board.sample(Duration::from_secs(8));
+        assert_eq!(lows(&board, Duration::from_secs(9)), [Some(vec![1.0, 0.5]), Some(vec![0.62, 0.62])]);
+        board.toggle_pause(Duration::from_secs(9));
+        board.hear(News::Lost { why: "gone".to_owned() }, Duration::from_secs(10));
+        board.sample(Duration::from_secs(20));
+        for _ in 0..2 {
+            assert_eq!(lows(&board, Duration::from_secs(21))[0], Some(vec![1.0, 0.5]), "paused or lost, nothing is added");
+            board.toggle_pause(Duration::from_secs(21));
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::board::Row;
-use crate::palette::{Colour, health_bar, health_colour};
+use super::trace::POINTS;
+use crate::palette::{Colour, health_bar, health_colour, spark};
 
 pub struct Column {
     pub title: &'static str,
@@ -16,20 +17,32 @@ pub struct Column {
 /// An IPv6 address with its port.
 const WIDEST_PEER: usize = 47;
 
-pub const COLUMNS: [Column; 12] = [
+/// Of the column to its left.
+const LAST_MINUTE: &str = "last 60s";
+
+pub const COLUMNS: [Column; 14] = [
     Column { title: "peer", width: 21, rank: 0, cell: |row| (row.connection.peer.to_string(), None) },
     Column { title: "health", width: 10, rank: 1, cell: |row| health(row.connection.health, 5) },
-    Column { title: "delay", width: 5, rank: 8, cell: |row| term(row.connection.terms.delay) },
-    Column { title: "loss", width: 5, rank: 9, cell: |row| term(row.connection.terms.loss) },
-    Column { title: "queue", width: 5, rank: 10, cell: |row| term(row.connection.terms.queue) },
+    Column { title: LAST_MINUTE, width: POINTS, rank: 3, cell: |row| health_line(row) },
+    Column { title: "delay", width: 5, rank: 9, cell: |row| term(row.connection.terms.delay) },
+    Column { title: "loss", width: 5, rank: 10, cell: |row| term(row.connection.terms.loss) },
+    Column { title: "queue", width: 5, rank: 11, cell: |row| term(row.connection.terms.queue) },
     Column { title: "srtt", width: 7, rank: 2, cell: |row| (micros(row.connection.srtt_us), None) },
-    Column { title: "min rtt", width: 7, rank: 11, cell: |row| (micros(row.connection.min_rtt_us), None) },
-    Column { title: "retrans", width: 7, rank: 6, cell: |row| (row.connection.retransmits.to_string(), None) },
-    Column { title: "undelivered", width: 11, rank: 3, cell: |row| (bytes(row.connection.undelivered_bytes), None) },
+    Column { title: "min rtt", width: 7, rank: 13, cell: |row| (micros(row.connection.min_rtt_us), None) },
+    Column { title: "retrans", width: 7, rank: 8, cell: |row| (row.connection.retransmits.to_string(), None) },
+    Column { title: "undelivered", width: 11, rank: 4, cell: |row| (bytes(row.connection.undelivered_bytes), None) },
     Column { title: "delivery", width: 9, rank: 5, cell: |row| (bytes(row.connection.delivery_rate_bytes_per_s) + "/s", None) },
-    Column { title: "tok/s", width: 7, rank: 4, cell: |row| (tokens(row.connection.token_rate), None) },
-    Column { title: "age", width: 6, rank: 7, cell: |row| (seconds(row.age), None) },
+    Column { title: LAST_MINUTE, width: POINTS, rank: 6, cell: |row| (rate_line(row), None) },
+    Column { title: "tok/s", width: 7, rank: 7, cell: |row| (tokens(row.connection.token_rate), None) },
+    Column { title: "age", width: 6, rank: 12, cell: |row| (seconds(row.age), None) },
 ];
+
+impl Column {
+    /// Whether it shows a past, which a picture of one moment has not.
+    pub fn is_history(&self) -> bool {
+        self.title == LAST_MINUTE
+    }
+}
 
 /// The columns that fit, in their order, with their widths; the peer takes what is left over, as far as it needs it.
 pub fn fitting(width: usize) -> Vec<(&'static Column, usize)> {
@@ -56,6 +69,23 @@ pub fn fit(text: &str, width: usize, left: bool) -> String {
 
 fn health(health: f64, bar: usize) -> (String, Option<Colour>) {
     (format!("{health:.2} {}", health_bar(health, bar)), Some(health_colour(health)))
+}
+
+/// The lowest health of each part of the minute, in the colour of the lowest of all; blank where nothing was seen.
+fn health_line(row: &Row) -> (String, Option<Colour>) {
+    let points = row.trace.map(|trace| trace.health(row.now)).unwrap_or_default();
+    let lowest = points.iter().flatten().copied().reduce(f64::min);
+    (line(&points, 1.0), lowest.map(health_colour))
+}
+
+/// Delivery rates, as shares of the minute's highest.
+fn rate_line(row: &Row) -> String {
+    let points = row.trace.map(|trace| trace.rate(row.now)).unwrap_or_default();
+    line(&points, points.iter().flatten().copied().fold(1.0, f64::max))
+}
+
+fn line(points: &[Option<f64>], top: f64) -> String {
+    points.iter().map(|point| point.map_or(' ', |value| spark(value / top))).collect()
 }
 
 fn term(value: f64) -> (String, Option<Colour>) {
@@ -118,8 +148,11 @@ mod tests {
             assert!(total <= width || columns.len() == 1, "{total} in {width}");
             assert_eq!(columns[0].0.title, "peer");
         }
-        assert_eq!(fitting(120).len(), COLUMNS.len());
-        assert!(fitting(40).iter().any(|(column, _)| column.title == "srtt"));
+        assert_eq!(fitting(130).len(), COLUMNS.len());
+        let titles = |width| fitting(width).iter().map(|(column, _)| column.title).collect::<Vec<_>>().join(",");
+        assert_eq!(titles(40), "peer,health,srtt");
+        assert_eq!(titles(80), "peer,health,last 60s,srtt,undelivered,delivery,last 60s");
+        assert!(titles(120).contains("delay,loss,queue"));
     }
 
     #[test]

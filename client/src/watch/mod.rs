@@ -1,10 +1,11 @@
 //! `watch`: a live table of the connections that a hint server measures. `feed` follows the server through its deaths,
-//! `board` holds what is known, `columns` and `view` show it, `screen` has the terminal and the keys.
+//! `board` holds what is known, with the last minute of each connection as a `trace`, `columns` and `view` show it, `screen` has the terminal and the keys.
 
 mod board;
 mod columns;
 mod feed;
 mod screen;
+mod trace;
 mod view;
 
 use std::io::{self, IsTerminal, Write};

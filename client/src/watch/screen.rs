@@ -33,6 +33,7 @@ async fn show(terminal: &mut ratatui::DefaultTerminal, feed: &mut Feed, signals:
     loop {
         tokio::select! {
             _ = redraws.tick() => {
+                board.sample(started.elapsed());
                 terminal.draw(|frame| view::draw(frame, &mut board, started.elapsed(), coloured))?;
             }
             news = feed.next() => board.hear(news, started.elapsed()),

@@ -34,9 +34,10 @@ pub fn draw(frame: &mut Frame, board: &mut Board, now: Duration, coloured: bool)
     frame.render_widget(Line::styled(help, Modifier::DIM), keys);
 }
 
-/// The same as text, every column, for a pipe.
+/// The same as text, every column of the moment, for a pipe.
 pub fn plain(board: &Board, now: Duration) -> String {
-    let columns: Vec<(&Column, usize)> = COLUMNS.iter().map(|column| (column, column.width)).collect();
+    let columns: Vec<(&Column, usize)> =
+        COLUMNS.iter().filter(|column| !column.is_history()).map(|column| (column, column.width)).collect();
     let paint = Paint { coloured: false, faded: false };
     let mut text = format!("{}\n{}\n", aggregate(board, usize::MAX, paint), title_line(&columns).trim_end());
     for row in board.rows(now) {
@@ -120,8 +121,10 @@ mod tests {
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    use super::super::board::tests::three;
-    use super::super::feed::News;
+    use tokenflow_hint_api::Connection;
+
+    use super::super::board::tests::{connection, event, three};
+    use super::super::feed::{Kind, News};
     use super::*;
 
     fn drawn(board: &mut Board, width: u16, height: u16, now: Duration) -> TestBackend {
@@ -138,6 +141,20 @@ mod tests {
     #[test]
     fn at_80_columns() {
         insta::assert_snapshot!(drawn(&mut three(), 80, 8, Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn at_80_columns_after_a_minute_of_trouble() {
+        let mut board = three();
+        for second in 0..64 {
+            // The first sinks and recovers, the second rises.
+            let (distance, now) = (f64::from(second - 32i32).abs() / 32.0, Duration::from_secs(second as u64));
+            let moving = |cookie, health: f64, rate| Connection { delivery_rate_bytes_per_s: rate, ..connection(cookie, health, 0) };
+            let changed = vec![moving(1, distance.min(1.0), (60_000.0 * distance) as u64), moving(3, 1.0, 1000 * second as u64)];
+            board.hear(event(Kind::Change, changed, vec![]), now);
+            board.sample(now);
+        }
+        insta::assert_snapshot!(drawn(&mut board, 80, 8, Duration::from_secs(64)));
     }
 
     #[test]

@@ -24,7 +24,7 @@ fn an_answer_goes_to_stdout_and_its_summary_to_stderr() {
             "model": "demo",
             "messages": [{"role": "system", "content": "Be brief"}, {"role": "user", "content": "Tell me"}],
             "stream": true,
-            "stream_options": {"include_usage": true, "include_health": true},
+            "stream_options": {"include_usage": true, "continuous_usage_stats": true, "include_health": true},
             "max_tokens": 9,
             "temperature": 0.5,
         })
@@ -73,11 +73,36 @@ fn json_mode_gives_an_object_per_chunk_and_a_summary() {
     assert!(lines.windows(2).take(4).all(|pair| pair[0]["t"].as_f64() < pair[1]["t"].as_f64()));
     let rate = lines[4]["rate"].as_f64().unwrap();
     assert!(rate > 0.0 && rate < 40.0, "as received, not the 9999 that the server says: {rate}");
+    let keys = |line: &Value| line.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(keys(&lines[0]), "t text tokens rate health paced");
     let summary = &lines[5]["summary"];
+    assert_eq!(keys(summary), "tokens seconds ttft mean_rate min_health finish_reason usage error");
+    assert_eq!(summary["usage"], value!({"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 9}));
+    assert_eq!(summary["ttft"], lines[0]["t"]);
     assert_eq!(
         (&summary["tokens"], &summary["finish_reason"], &summary["min_health"], &summary["error"]),
         (&value!(5), &value!("length"), &value!(0.5), &Value::Null)
     );
+}
+
+#[test]
+fn json_mode_counts_the_tokens_of_a_chunk_and_shows_reasoning_apart() {
+    let counted = |delta: Value, tokens: u64| {
+        let usage = value!({"prompt_tokens": 3, "completion_tokens": tokens, "total_tokens": 3 + tokens});
+        send(format!("data: {}\n\n", value!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}], "usage": usage})))
+    };
+    let steps = vec![
+        events(),
+        counted(value!({"role": "assistant", "content": ""}), 0),
+        counted(value!({"reasoning": "Let me", "reasoning_content": "Let me"}), 2),
+        counted(value!({"content": "Four tokens at once"}), 6),
+        send([finish("stop"), goodbye(6)].concat()),
+    ];
+    let output = chat(&answering(steps), &["--json"]);
+    let lines: Vec<Value> = stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let seen: Vec<_> = lines.iter().map(|line| (line["reasoning"].as_str(), line["text"].as_str(), line["tokens"].as_u64())).collect();
+    assert_eq!(seen, [(Some("Let me"), Some(""), Some(2)), (None, Some("Four tokens at once"), Some(6)), (None, None, None)]);
+    assert_eq!(lines[2]["summary"]["tokens"], 6);
 }
 
 #[test]
@@ -201,13 +226,15 @@ fn a_reader_that_goes_away_is_no_error() {
     let line = format!("{}\n", "x".repeat(200));
     let lines = (0..2000).map(|_| send(chunk(&line, None)));
     let server = answering([events()].into_iter().chain(lines).chain([Step::Hold]).collect());
-    let mut child = client(&["chat", "--url", &server.url(), "--hint-url", "none", "hi"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""));
+    for mode in ["--plain", "--json"] {
+        let mut child = client(&["chat", "--url", &server.url(), "--hint-url", "none", mode, "hi"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), ""), "{mode}");
+    }
 }
