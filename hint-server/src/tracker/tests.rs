@@ -207,6 +207,32 @@ fn activity_decides_how_often_to_look() {
     assert!(tracker.is_active(ms(5050)));
 }
 
+#[test]
+fn a_stalled_connection_weighs_nothing_and_is_still_looked_at() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    for at in (0..=8000).step_by(50) {
+        let stalled = Look { measurement: Measurement { at: ms(at), ..congested(1, at.min(2000)).measurement }, ..congested(1, at) };
+        observe(&mut tracker, at, &[stalled]);
+        tracker.take_change(ms(at));
+    }
+    let hint = tracker.hint(ms(8000));
+    assert_eq!((hint.connections, hint.health_factor, hint.metrics.queued_bytes), (0, 1.0, 3000));
+    assert!(tracker.by_cookie(1, ms(8000)).unwrap().health < 0.1);
+    assert_eq!(cookies(&tracker.hot_slice(9)), [1]);
+}
+
+#[test]
+fn what_begins_to_wait_keeps_a_connection_looked_at() {
+    let mut tracker = Tracker::new(Source::SockDiag, 220.0);
+    let idle = Measurement { srtt_us: 100, min_rtt_us: 60, ..Measurement::default() };
+    observe(&mut tracker, 0, &[look(1, 0, idle), look(2, 0, idle)]);
+    tracker.take_change(ms(0));
+    assert_eq!(tracker.hot_slice(9), []);
+    observe(&mut tracker, 50, &[look(1, 50, Measurement { undelivered_bytes: 10, ..idle }), look(2, 50, idle)]);
+    tracker.take_change(ms(50));
+    assert_eq!(cookies(&tracker.hot_slice(9)), [1]);
+}
+
 fn cookies(slice: &[Identity]) -> Vec<u64> {
     slice.iter().map(|identity| identity.cookie).collect()
 }
@@ -310,6 +336,7 @@ proptest! {
                 prop_assert_eq!(tracker.by_peer(connection.peer, ms(at)).map(|found| found.cookie), Some(connection.cookie));
             }
             prop_assert_eq!(tracker.peers.values().map(Vec::len).sum::<usize>(), all.len());
+            prop_assert!(tracker.peers.values().all(|cookies| !cookies.is_empty()), "a peer that is gone leaves nothing behind");
             tracker.take_change(ms(at));
             let mut hot = tracker.hot.clone();
             hot.sort_unstable();
