@@ -86,15 +86,15 @@ impl PrefixCache {
         }
     }
 
-    /// The number of known contents, where map and blocks agree.
-    pub(super) fn check(&self) -> Result<usize, String> {
+    /// Checks that map and blocks agree.
+    pub(super) fn check(&self) -> Result<(), String> {
         for (&hash, block) in &self.by_hash {
             if self.contents[block.0 as usize].as_ref().is_none_or(|content| content.hash != hash) {
                 return Err(format!("block {} is found by a hash that is not its own", block.0));
             }
         }
         match self.contents.iter().flatten().count() {
-            known if known == self.by_hash.len() => Ok(known),
+            known if known == self.by_hash.len() => Ok(()),
             known => Err(format!("{known} blocks are known, {} can be found", self.by_hash.len())),
         }
     }

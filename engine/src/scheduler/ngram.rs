@@ -5,10 +5,8 @@
 //! logits over exactly the tokens kept before it, with the random number that a step of one token would have used: it is that token.
 //! So the output is the same token by token, sampled or greedy; nothing has to be accepted by chance.
 
-use serde::Deserialize;
-
 /// How drafts are made. Names and meanings are those of vLLM's `--speculative-config` with method `ngram`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NgramConfig {
     /// Most tokens in a draft.
     pub num_speculative_tokens: usize,
