@@ -71,6 +71,8 @@ fn decoding(pacing: Pacing) -> Scheduler {
             group: None,
             deadline: None,
             start_by: None,
+            tenant: None,
+            connection: None,
         };
         scheduler.add(new).expect("the pool holds all");
     }

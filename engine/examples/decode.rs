@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
 
     let blocks_each = (arguments.prompt + arguments.steps).div_ceil(BLOCK_SIZE);
     let largest = *arguments.batch.iter().max().context("--batch needs a number")?;
-    let cache = CacheSize { num_blocks: largest * blocks_each, block_size: BLOCK_SIZE };
+    let cache = CacheSize { num_blocks: largest * blocks_each, num_host_blocks: 0, block_size: BLOCK_SIZE };
     let mut executor = LocalExecutor::new(backend, model, cache, arguments.prompt.max(largest))?;
     let token = |i: usize| (100 + i % (config.vocab_size - 100)) as u32;
     let share = |s: usize, tokens: Vec<u32>, start: usize| ScheduledSequence {

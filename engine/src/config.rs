@@ -11,7 +11,7 @@ use tokenflow_hint_api::HintUrl;
 use crate::{
     api::{AccessConfig, AccessError, ChatConfig, TrustedProxies},
     cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
-    scheduler::{NgramConfig, Pacing, PacingLaw, SchedulingPolicy},
+    scheduler::{Caps, NgramConfig, Pacing, PacingLaw, SchedulingPolicy},
     weights::hub::{HubModel, NotAName},
 };
 
@@ -70,6 +70,8 @@ pub struct EngineConfig {
     pub num_blocks: Option<usize>,
     /// Bytes for the KV cache; `None` for 4 GiB, or half of the free memory where that is less.
     pub kv_cache_memory_bytes: Option<usize>,
+    /// Bytes of host memory for KV blocks that have to give way; 0 for none, so that they are computed again.
+    pub kv_offloading_bytes: usize,
     /// Worker threads of the CPU backend.
     pub threads: usize,
     /// Fixes the sequence of seeds for requests that bring none.
@@ -103,6 +105,8 @@ pub struct SchedulingConfig {
     pub speculative: Option<NgramConfig>,
     /// Most requests that may wait.
     pub max_waiting: Option<usize>,
+    /// What one tenant, or one connection, may take.
+    pub caps: Caps,
     pub limits: TimeLimits,
 }
 
@@ -114,6 +118,7 @@ impl Default for SchedulingConfig {
             long_prefill_token_threshold: None,
             speculative: None,
             max_waiting: None,
+            caps: Caps::default(),
             limits: TimeLimits::default(),
         }
     }
@@ -127,6 +132,7 @@ impl From<&SchedulingArgs> for SchedulingConfig {
             long_prefill_token_threshold: args.long_prefill_token_threshold,
             speculative: args.speculative_config,
             max_waiting: args.max_waiting,
+            caps: args.caps(),
             limits: TimeLimits { max_queue_time: args.max_queue_time, request_timeout: args.request_timeout },
         }
     }
@@ -245,6 +251,7 @@ impl Default for EngineConfig {
             block_size: 16,
             num_blocks: None,
             kv_cache_memory_bytes: None,
+            kv_offloading_bytes: 0,
             threads: available_threads(),
             seed: 0,
             max_logprobs: 20,
@@ -304,6 +311,7 @@ impl EngineConfig {
             block_size: args.block_size,
             num_blocks: args.num_gpu_blocks_override,
             kv_cache_memory_bytes: args.kv_cache_memory_bytes,
+            kv_offloading_bytes: (args.kv_offloading_size * f64::from(1 << 30)) as usize,
             threads: args.threads.unwrap_or_else(available_threads),
             seed: args.seed,
             max_logprobs: args.max_logprobs,

@@ -16,6 +16,10 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         url => format!("hints from {url}"),
     };
     let task = info.embedding_size.map_or(String::new(), |size| format!(", embeds in {size} dimensions"));
+    let offloading = match config.kv_offloading_bytes {
+        0 => String::new(),
+        bytes => format!(", {:.1} MiB of host memory for blocks that give way", mib(bytes)),
+    };
     let rows = [
         ("model", format!("{} ({}{task})", config.model_name, loaded.architecture)),
         (
@@ -25,7 +29,7 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         (
             "KV cache",
             format!(
-                "{:.1} MiB of {}: {} blocks of {} tokens, prefix caching {prefix_caching}",
+                "{:.1} MiB of {}: {} blocks of {} tokens, prefix caching {prefix_caching}{offloading}",
                 mib(loaded.kv_cache_bytes),
                 loaded.kv_cache_dtype,
                 info.num_blocks,
@@ -53,6 +57,7 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
         kv_blocks = info.num_blocks,
         block_size = info.block_size,
         kv_mib = mib(loaded.kv_cache_bytes),
+        kv_offloading_mib = mib(config.kv_offloading_bytes),
         prefix_caching = loaded.enable_prefix_caching,
         max_model_len = info.max_model_len,
         concurrency_at_full_length = info.max_concurrency(),

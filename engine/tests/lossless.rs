@@ -1,4 +1,4 @@
-//! Cached prefixes, shared prompts and guesses save work and change nothing: the same tokens with the same log-probabilities, to the bit.
+//! Cached prefixes, shared prompts, guesses and copies in host memory save work and change nothing: the same tokens with the same log-probabilities, to the bit.
 
 use tokenflow_engine::{
     EngineConfig,
@@ -98,4 +98,32 @@ async fn guesses_change_no_token() {
     let (drafts, proposed, accepted) = (count("drafts"), count("draft_tokens"), count("accepted_tokens"));
     assert!(0 < accepted && accepted <= proposed && drafts <= proposed, "{accepted} of {proposed} in {drafts} drafts");
     assert_eq!(counter(&plain, "vllm:spec_decode_num_drafts_total"), 0);
+}
+
+#[tokio::test]
+async fn what_gives_way_comes_back_the_same() {
+    let scarce = |kv_offloading_bytes: usize, caches: bool| {
+        engine(|config| {
+            (config.num_blocks, config.max_model_len, config.kv_offloading_bytes) = (Some(12), Some(160), kv_offloading_bytes);
+            config.scheduling.enable_prefix_caching = caches;
+        })
+    };
+    let answers = async |engine: &Engine| {
+        let asked = (0..4).map(|i| engine.core().submit(request(engine, &format!("// {i}\n{TEXT}"), 70, greedy())).unwrap());
+        let mut answers = Vec::new();
+        for generation in asked.collect::<Vec<_>>() {
+            answers.push(collect(generation).await.0);
+        }
+        answers
+    };
+    let expected = answers(&engine(without_cache)).await;
+    for caches in [false, true] {
+        let (recomputes, copies) = (scarce(0, caches), scarce(64 << 20, caches));
+        assert_eq!(answers(&recomputes).await, expected);
+        assert_eq!(answers(&copies).await, expected);
+        let bytes = |engine: &Engine, name: &str| counter(engine, &format!("tokenflow:kv_{name}_bytes_total"));
+        assert!(counter(&recomputes, "vllm:num_preemptions_total") > 0);
+        assert_eq!((bytes(&recomputes, "offload"), bytes(&recomputes, "onload")), (0, 0));
+        assert!(bytes(&copies, "offload") > 0 && bytes(&copies, "onload") > 0);
+    }
 }

@@ -10,8 +10,11 @@ use axum::{
 };
 use uuid::Uuid;
 
-use super::{ApiError, ApiState, request_log::RequestLog};
-use crate::health::{ClientWord, Connection};
+use super::{ApiError, ApiState, auth::Tenant, request_log::RequestLog};
+use crate::{
+    engine::Origin,
+    health::{ClientWord, Connection},
+};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout");
@@ -58,6 +61,16 @@ pub(super) struct RequestContext {
     pub(super) timeout: Option<Duration>,
     /// What the headers say of the client's link: its `X-Client-RTT` in milliseconds, and through which proxy it came.
     pub(super) client: ClientWord,
+    /// Its key or its `X-Tenant`.
+    tenant: Option<Arc<str>>,
+}
+
+impl RequestContext {
+    /// Whose caps bind it; `user` is the body's word, which counts where the head has none. A proxy's connection is many clients'.
+    pub(super) fn origin(&self, user: Option<&Arc<str>>) -> Origin {
+        let connection = self.connection.as_ref().filter(|_| !self.client.proxied).map(|connection| connection.cookie);
+        Origin { tenant: self.tenant.as_ref().or(user).cloned(), connection: connection.filter(|&cookie| cookie != 0) }
+    }
 }
 
 impl FromRequestParts<Arc<ApiState>> for RequestContext {
@@ -67,12 +80,13 @@ impl FromRequestParts<Arc<ApiState>> for RequestContext {
         let id = parts.extensions.get::<RequestId>().map_or_else(new_id, |id| id.0.clone());
         let extensions = &parts.extensions;
         let timeout = parts.headers.get(REQUEST_TIMEOUT).map(timeout).transpose()?;
+        let tenant = extensions.get().map(|Tenant(name)| Arc::clone(name));
         let connection: Option<Arc<Connection>> = extensions.get().cloned();
         let rtt = parts.headers.get(CLIENT_RTT).map(client_rtt).transpose()?;
         let proxy = connection.as_ref().map(|connection| connection.peer.ip()).filter(|&peer| state.trusted_proxies.contains(peer));
         let origin = proxy.and_then(|peer| state.trusted_proxies.origin(peer, &parts.headers));
         let client = ClientWord { proxied: proxy.is_some(), origin, rtt, health_factor: None };
-        Ok(Self { request_id: text(&id), connection, log: extensions.get().cloned(), timeout, client })
+        Ok(Self { request_id: text(&id), connection, log: extensions.get().cloned(), timeout, client, tenant })
     }
 }
 

@@ -112,10 +112,11 @@ impl From<EngineError> for ApiError {
             EngineError::Draining | EngineError::Stopped(_) | EngineError::Overloaded { .. } => StatusCode::SERVICE_UNAVAILABLE,
             EngineError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             EngineError::Step(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            EngineError::TooLong(_) | EngineError::WrongTask(_) => StatusCode::BAD_REQUEST,
+            EngineError::TooLong(_) | EngineError::TooMany(_) | EngineError::WrongTask(_) => StatusCode::BAD_REQUEST,
         };
         let retry_after_s = if let EngineError::Overloaded { retry_after, .. } = &error { retry_after.as_secs().max(1) } else { 1 };
-        Self { retry_after_s, ..Self::new(status, error.to_string()) }
+        let param = matches!(error, EngineError::TooMany(_)).then(|| "n".to_owned());
+        Self { retry_after_s, param, ..Self::new(status, error.to_string()) }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Activation, AttentionConfig, BackendError, Experts, KvLayout, Matrix
 use crate::{
     kv::BlockId,
     sampling::{SampledToken, ScoredToken},
-    scheduler::SampleRequest,
+    scheduler::{BlockTransfer, SampleRequest},
 };
 
 /// A device and its kernels. Model code is written once over this trait.
@@ -21,6 +21,8 @@ pub trait Backend: Send + Sync + 'static {
     type Buffer: Send;
     /// Keys and values of all layers.
     type KvCache: Send;
+    /// The same in memory of the host.
+    type HostKvCache: Send;
     /// A [`RaggedBatch`] where the device can read it.
     type Batch: Send;
 
@@ -52,6 +54,18 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Makes block `to` hold in all layers what `from` holds.
     fn copy_block(&self, kv: &mut Self::KvCache, from: BlockId, to: BlockId);
+
+    /// Memory of the host for `layout.num_blocks` blocks, each of which holds what a block of a cache of that shape does.
+    ///
+    /// # Errors
+    /// When memory is short; the message says how many bytes were asked for.
+    fn host_kv_cache(&self, layout: KvLayout) -> Result<Self::HostKvCache, BackendError>;
+
+    /// Copies blocks to the host, all layers of each. In program order with all other operations, as if done at once.
+    fn offload(&self, kv: &Self::KvCache, host: &mut Self::HostKvCache, blocks: &[BlockTransfer]);
+
+    /// Copies blocks back. In program order with all other operations, as if done at once.
+    fn onload(&self, kv: &mut Self::KvCache, host: &Self::HostKvCache, blocks: &[BlockTransfer]);
 
     fn batch(&self, batch: RaggedBatch) -> Self::Batch;
 

@@ -152,6 +152,10 @@ pub struct EngineArgs {
     /// Bytes for the KV cache, such as 512m or 4g [default: at most 4g, at most half of the free memory]
     #[arg(long, value_parser = human_count)]
     pub kv_cache_memory_bytes: Option<usize>,
+    /// GiB of host memory for KV blocks that have to give way: of preempted requests and of streams whose readers have stalled. 0 for none:
+    /// they are computed again
+    #[arg(long, value_name = "GIB", default_value_t = 0.0, value_parser = gibibytes)]
+    pub kv_offloading_size: f64,
     /// Worker threads of the CPU backend [default: the cores available]
     #[arg(long, value_parser = positive)]
     pub threads: Option<usize>,
@@ -258,6 +262,12 @@ fn positive_rate(text: &str) -> Result<f64, String> {
         Ok(n) if n > 0.0 && n.is_finite() => Ok(n),
         _ => Err("must be a number above 0".to_owned()),
     }
+}
+
+fn gibibytes(text: &str) -> Result<f64, String> {
+    // A petabyte is a slip of the keyboard.
+    let gib = text.parse().ok().filter(|gib| (0.0..=1_048_576.0).contains(gib));
+    gib.ok_or_else(|| "must be a number of GiB, 0 or more".to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -4,7 +4,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use serde::Deserialize;
 
 use super::{positive, seconds};
-use crate::scheduler::{NgramConfig, SchedulingPolicy};
+use crate::scheduler::{Cap, Caps, NgramConfig, SchedulingPolicy};
 
 /// Who runs when, and how long anybody waits.
 #[derive(Args, Debug, Clone)]
@@ -26,6 +26,19 @@ pub struct SchedulingArgs {
     /// Most requests that may wait; further ones are refused with 503 and Retry-After [default: no limit]
     #[arg(long, value_parser = positive)]
     pub max_waiting: Option<usize>,
+    /// Most sequences of one tenant that run at a time, further ones wait; 0 sets no bound. A tenant is an API key, or where there are none
+    /// whom a request's X-Tenant header or its `user` names; those that name nobody are one tenant
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_tenant_seqs: usize,
+    /// Most generated tokens per second of all sequences of one tenant, which share them evenly; 0 sets no bound
+    #[arg(long, value_name = "TOKENS", default_value_t = 0.0, value_parser = rate)]
+    pub max_tenant_rate: f64,
+    /// Most sequences of one connection that run at a time, further ones wait; 0 sets no bound. Trusted proxies' connections have none
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub max_connection_seqs: usize,
+    /// Most generated tokens per second of all sequences of one connection; 0 sets no bound
+    #[arg(long, value_name = "TOKENS", default_value_t = 0.0, value_parser = rate)]
+    pub max_connection_rate: f64,
     /// Most seconds that a request waits before it starts [default: no limit]
     #[arg(long, value_name = "SECONDS", value_parser = some_seconds)]
     pub max_queue_time: Option<Duration>,
@@ -49,6 +62,25 @@ impl From<PolicyArg> for SchedulingPolicy {
             PolicyArg::Fcfs => Self::Fcfs,
             PolicyArg::Priority => Self::Priority,
         }
+    }
+}
+
+impl SchedulingArgs {
+    /// What the four flags come to.
+    pub fn caps(&self) -> Caps {
+        let cap = |seqs: usize, rate: f64| Cap { max_seqs: (seqs > 0).then_some(seqs), max_rate: (rate > 0.0).then_some(rate) };
+        Caps {
+            tenant: cap(self.max_tenant_seqs, self.max_tenant_rate),
+            connection: cap(self.max_connection_seqs, self.max_connection_rate),
+        }
+    }
+}
+
+/// 0, or a rate that time can be divided by.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if n == 0.0 || (n.is_normal() && n > 0.0) => Ok(n),
+        _ => Err("must be a number of tokens per second, 0 or more".to_owned()),
     }
 }
 
@@ -156,6 +188,18 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         }
         assert!(parse(&["--speculative-config", "{}"]).is_err_and(|error| error.contains("--speculative-config")));
+    }
+
+    #[test]
+    fn caps_of_zero_are_none() {
+        assert_eq!(parse(&[]).unwrap().caps(), Caps::default());
+        assert_eq!(parse(&["--max-tenant-seqs", "0", "--max-connection-rate", "0"]).unwrap().caps(), Caps::default());
+        let caps = parse(&["--max-tenant-seqs", "4", "--max-tenant-rate", "100", "--max-connection-rate", "2.5"]).unwrap().caps();
+        assert_eq!(caps.tenant, Cap { max_seqs: Some(4), max_rate: Some(100.0) });
+        assert_eq!(caps.connection, Cap { max_seqs: None, max_rate: Some(2.5) });
+        for bad in ["-1", "nan", "inf", "1e-320", "x"] {
+            assert!(parse(&[&format!("--max-tenant-rate={bad}")]).is_err(), "{bad}");
+        }
     }
 
     #[test]

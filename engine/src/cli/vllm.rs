@@ -57,9 +57,9 @@ const FLAGS: &[(&str, Takes, Answer)] = &[
     ("enable-sleep-mode", Nothing, Refuse("weights stay in memory until the process ends")),
     // Memory and devices.
     ("gpu-memory-utilization", One, Ignore("on a CPU --kv-cache-memory-bytes sizes the KV cache")),
-    ("swap-space", One, Ignore("preempted requests are computed again, not swapped")),
+    ("swap-space", One, Ignore("--kv-offloading-size says how much memory blocks are offloaded to")),
     ("cpu-offload-gb", One, Only(&["0", "0.0"], "there is no GPU to offload from")),
-    ("kv-offloading-size", One, Refuse("the KV cache has one tier")),
+    ("kv-offloading-backend", One, Only(&["native"], "blocks are offloaded to the memory of this process")),
     ("kv-transfer-config", One, Refuse("the KV cache is not shared between engines")),
     ("tensor-parallel-size", One, Only(&["1"], ONE_DEVICE)),
     ("pipeline-parallel-size", One, Only(&["1"], ONE_DEVICE)),

@@ -63,6 +63,8 @@ pub enum LoadError {
     MaxModelLen { asked: usize, limit: usize },
     #[error("--kv-cache-memory-bytes {bytes} holds no block of the KV cache, which takes {block_bytes} bytes")]
     NoKvCache { bytes: usize, block_bytes: usize },
+    #[error("--kv-offloading-size of {bytes} bytes holds no block of the KV cache, which takes {block_bytes} bytes")]
+    NoOffloading { bytes: usize, block_bytes: usize },
     #[error("--num-gpu-blocks-override {asked} is more than the KV cache can number: {most} blocks of {block_size} tokens")]
     TooManyBlocks { asked: usize, most: usize, block_size: usize },
     #[error(
@@ -113,19 +115,26 @@ impl LoadedModel {
         let longest = max_model_len(config, &model_config)?;
         let num_blocks = num_blocks(config, block_bytes, longest)?;
         let max_model_len = fitting_len(config, longest, num_blocks * config.block_size)?;
-        let cache = CacheSize { num_blocks, block_size: config.block_size };
+        let num_host_blocks = num_host_blocks(config, block_bytes)?;
+        let cache = CacheSize { num_blocks, num_host_blocks, block_size: config.block_size };
+        let kv_cache_bytes = num_blocks * block_bytes;
+        let isa = backend.isa();
+        let mut executor = LocalExecutor::new(backend, model, cache, config.max_num_batched_tokens)?;
         let scheduling = &config.scheduling;
         let scheduler = SchedulerConfig {
             max_num_batched_tokens: config.max_num_batched_tokens,
             max_num_seqs: config.max_num_seqs,
             block_size: config.block_size,
             num_blocks,
+            num_host_blocks,
+            block_copy_time: executor.block_copy_time(),
             // A vector leaves no token behind, so that a prompt may fill the context.
             max_model_len: max_model_len + usize::from(model_config.pooling.is_some()),
             pacing: config.pacing,
             pacing_law: config.pacing_law,
             max_waiting: scheduling.max_waiting,
             stream_rate_cap: config.max_stream_rate,
+            caps: scheduling.caps,
             enable_prefix_caching: scheduling.enable_prefix_caching,
             policy: scheduling.policy,
             long_prefill_token_threshold: scheduling.long_prefill_token_threshold.unwrap_or(config.max_num_batched_tokens.div_ceil(4)),
@@ -148,14 +157,13 @@ impl LoadedModel {
                 dtype: types.name.to_owned(),
                 kv_cache_dtype: types.kv.name().to_owned(),
                 weights_bytes: checkpoint.num_bytes(),
-                kv_cache_bytes: num_blocks * block_bytes,
+                kv_cache_bytes,
                 enable_prefix_caching: scheduler.enable_prefix_caching,
                 threads: config.threads,
-                simd: format!("{:?}", backend.isa()),
+                simd: format!("{isa:?}"),
                 took: began.elapsed(),
             },
         };
-        let executor = LocalExecutor::new(backend, model, cache, config.max_num_batched_tokens)?;
         let generation = match &config.generation_config {
             GenerationSource::Model => model_config.generation,
             GenerationSource::Folder(folder) => GenerationDefaults::open(folder)?,
@@ -287,6 +295,16 @@ fn num_blocks(config: &EngineConfig, block_bytes: usize, max_model_len: usize) -
         0 => Err(LoadError::NoKvCache { bytes, block_bytes }),
         asked if asked > most => Err(LoadError::TooManyBlocks { asked, most, block_size: config.block_size }),
         num_blocks => Ok(num_blocks),
+    }
+}
+
+/// As many as the memory for offloaded blocks holds.
+fn num_host_blocks(config: &EngineConfig, block_bytes: usize) -> Result<usize, LoadError> {
+    let bytes = config.kv_offloading_bytes;
+    match bytes / block_bytes {
+        0 if bytes > 0 => Err(LoadError::NoOffloading { bytes, block_bytes }),
+        // Block numbers are 32 bits wide.
+        num_blocks => Ok(num_blocks.min(u32::MAX as usize)),
     }
 }
 

@@ -26,7 +26,7 @@ use rate::RateMeter;
 use run::{Command, Loop};
 
 pub use load::{LoadError, LoadedModel, Served};
-pub use request::{EmbedRequest, EngineError, FirstToken, GenerateRequest, Generation, LinkState, StepToken};
+pub use request::{EmbedRequest, EngineError, FirstToken, GenerateRequest, Generation, LinkState, Origin, StepToken};
 
 use crate::{
     config::EngineInfo,
@@ -51,6 +51,8 @@ struct Shared {
     alive: Weak<()>,
     epoch: Instant,
     gate: Arc<Gate>,
+    /// Requests that an empty engine takes.
+    most_at_once: usize,
 }
 
 #[derive(Clone)]
@@ -81,7 +83,9 @@ impl EngineCore {
         let weak_alive = Arc::downgrade(&alive);
         let health_factor = Arc::new(AtomicU64::new(1f64.to_bits()));
         metrics.set_hint_source(links.status(health_factor.clone()));
-        let gate = Arc::new(Gate::new(scheduler.room_to_wait()));
+        // The most that are ever let in at a time: as many as an empty engine takes.
+        let most_at_once = scheduler.room_to_wait();
+        let gate = Arc::new(Gate::new(most_at_once));
         let steps = Loop {
             scheduler,
             executor,
@@ -104,7 +108,8 @@ impl EngineCore {
             let _alive = alive;
             steps.run();
         })?;
-        let shared = Arc::new(Shared { next_id: AtomicU64::new(0), draining: AtomicBool::new(false), alive: weak_alive, epoch, gate });
+        let shared =
+            Arc::new(Shared { next_id: AtomicU64::new(0), draining: AtomicBool::new(false), alive: weak_alive, epoch, gate, most_at_once });
         Ok(Self { info: Arc::new(info), commands: CommandSender(sender), shared })
     }
 

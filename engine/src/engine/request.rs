@@ -34,6 +34,17 @@ pub struct GenerateRequest {
     pub cache_salt: Option<Arc<str>>,
     /// The request ends with an error when it takes longer than this.
     pub timeout: Option<Duration>,
+    /// Whose caps bind it.
+    pub origin: Origin,
+}
+
+/// Where a request came from, for the caps on tenants and on connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Requests that name no tenant are one tenant's.
+    pub tenant: Option<Arc<str>>,
+    /// The socket's cookie; `None` for work that came by no connection, which those caps leave alone.
+    pub connection: Option<u64>,
 }
 
 impl GenerateRequest {
@@ -50,6 +61,7 @@ impl GenerateRequest {
             priority: 0,
             cache_salt: None,
             timeout: None,
+            origin: Origin::default(),
         }
     }
 }
@@ -107,6 +119,9 @@ pub enum EngineError {
     /// 400: the request can never run here.
     #[error("{0}")]
     TooLong(String),
+    /// 400: it asks for more answers than may ever be here at a time.
+    #[error("{0}")]
+    TooMany(String),
     /// 503 with Retry-After: too many wait already, or it waited for too long.
     #[error("{reason}; try again in {} s", retry_after.as_secs())]
     Overloaded { reason: String, retry_after: Duration },
@@ -134,13 +149,15 @@ pub struct EmbedRequest {
     pub priority: i64,
     /// The request ends with an error when it takes longer than this.
     pub timeout: Option<Duration>,
+    /// Whose caps bind it.
+    pub origin: Origin,
 }
 
 impl From<EmbedRequest> for GenerateRequest {
     /// One that ends as soon as its prompt is computed.
     fn from(request: EmbedRequest) -> Self {
-        let EmbedRequest { prompt, priority, timeout } = request;
-        Self { ignore_eos: true, priority, timeout, ..Self::new(prompt, 1, SamplingParams::greedy()) }
+        let EmbedRequest { prompt, priority, timeout, origin } = request;
+        Self { ignore_eos: true, priority, timeout, origin, ..Self::new(prompt, 1, SamplingParams::greedy()) }
     }
 }
 

@@ -59,6 +59,18 @@ impl EngineCore {
         seeds.iter().enumerate().map(one).collect()
     }
 
+    /// Refuses what could never be let in at once, however empty the engine is: so many answers to one request.
+    ///
+    /// # Errors
+    /// When there are more than may run and wait.
+    pub fn check_count(&self, count: usize) -> Result<(), EngineError> {
+        let most = self.shared.most_at_once;
+        if count <= most {
+            return Ok(());
+        }
+        Err(EngineError::TooMany(format!("The request asks for {count} answers, but this server runs and queues at most {most} at a time")))
+    }
+
     /// Lets `count` copies of a request in, or none; returns the first one's name.
     fn enter(&self, request: &GenerateRequest, count: usize) -> Result<SequenceId, EngineError> {
         if self.shared.draining.load(Relaxed) {
@@ -71,6 +83,7 @@ impl EngineCore {
         if prompt > self.info.longest_prompt() {
             return Err(EngineError::TooLong(AddError::ContextLength { prompt, max_model_len }.to_string()));
         }
+        self.check_count(count)?;
         let gate = &self.shared.gate;
         if !gate.enter(count) {
             let reason = format!("The engine's queue is full: {} requests are waiting already", gate.waiting());
@@ -108,6 +121,8 @@ impl EngineCore {
             priority: request.priority,
             cache_salt: request.cache_salt,
             group,
+            tenant: request.origin.tenant,
+            connection: request.origin.connection,
             deadline: timeout.and_then(|timeout| arrival.checked_add(timeout)),
             start_by: limits.max_queue_time.and_then(|wait| arrival.checked_add(wait)),
         };

@@ -4,6 +4,7 @@ use crate::scheduler::StepPlan;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) num_blocks: usize,
+    pub(super) num_host_blocks: usize,
     pub(super) block_size: usize,
     pub(super) vocab_size: usize,
     pub(super) max_num_batched_tokens: usize,
@@ -18,6 +19,13 @@ impl Limits {
         }
         if let Some(copy) = plan.copies.iter().find(|c| c.from == c.to || c.from.0.max(c.to.0) as usize >= self.num_blocks) {
             return Err(format!("it copies block {} to {} of {}", copy.from.0, copy.to.0, self.num_blocks));
+        }
+        for transfer in plan.offload.iter().chain(&plan.onload) {
+            let (device, host) = (transfer.device.0, transfer.host.0);
+            if device as usize >= self.num_blocks || host as usize >= self.num_host_blocks {
+                let (blocks, host_blocks) = (self.num_blocks, self.num_host_blocks);
+                return Err(format!("it copies between block {device} of {blocks} and block {host} of {host_blocks} in host memory"));
+            }
         }
         for sequence in &plan.sequences {
             let fail = |reason: String| Err(format!("sequence {} {reason}", sequence.id.0));
@@ -56,13 +64,14 @@ impl Limits {
 mod tests {
     use super::*;
     use crate::{
-        kv::BlockId,
-        scheduler::{BlockCopy, ScheduledSequence, SequenceId},
+        kv::{BlockId, HostBlockId},
+        sampling::SamplingParams,
+        scheduler::{BlockCopy, BlockTransfer, PromptScores, SampleRequest, ScheduledSequence, SequenceId},
     };
 
     #[test]
     fn refuses_what_would_index_out_of_range() {
-        let limits = Limits { num_blocks: 4, block_size: 16, vocab_size: 100, max_num_batched_tokens: 32 };
+        let limits = Limits { num_blocks: 4, num_host_blocks: 2, block_size: 16, vocab_size: 100, max_num_batched_tokens: 32 };
         let check = |tokens: Vec<u32>, start: usize, table: &[u32]| {
             let block_table = table.iter().copied().map(BlockId).collect();
             limits.check(&StepPlan {
@@ -81,5 +90,36 @@ mod tests {
         assert_eq!(limits.check(&copy(3, 0)), Ok(()));
         assert_eq!(limits.check(&copy(0, 4)), Err("it copies block 0 to 4 of 4".into()));
         assert_eq!(limits.check(&copy(2, 2)), Err("it copies block 2 to 2 of 4".into()));
+        let transfer = |device, host| vec![BlockTransfer { device: BlockId(device), host: HostBlockId(host) }];
+        let offload = |device, host| StepPlan { offload: transfer(device, host), ..StepPlan::default() };
+        let onload = |device, host| StepPlan { onload: transfer(device, host), ..StepPlan::default() };
+        assert_eq!((limits.check(&offload(3, 1)), limits.check(&onload(3, 1))), (Ok(()), Ok(())));
+        let refused = |device, host| Err(format!("it copies between block {device} of 4 and block {host} of 2 in host memory"));
+        assert_eq!((limits.check(&offload(4, 1)), limits.check(&onload(3, 2))), (refused(4, 1), refused(3, 2)));
+    }
+
+    #[test]
+    fn refuses_drafts_and_scores_that_are_not_there() {
+        let limits = Limits { num_blocks: 4, num_host_blocks: 0, block_size: 16, vocab_size: 100, max_num_batched_tokens: 32 };
+        let sequence = |num_draft_tokens, samples: bool| ScheduledSequence {
+            id: SequenceId(7),
+            tokens: vec![1; 3],
+            start: 0,
+            block_table: vec![BlockId(0)],
+            sample: samples.then(|| SampleRequest::after(&SamplingParams::greedy(), &[1; 3], 1)),
+            num_draft_tokens,
+        };
+        let drafts = |num, samples| limits.check(&StepPlan { sequences: vec![sequence(num, samples)], ..StepPlan::default() });
+        assert_eq!(drafts(2, true), Ok(()));
+        assert_eq!(drafts(2, false), Err("sequence 7 has 2 drafts among 3 tokens".into()));
+        assert_eq!(drafts(3, true), Err("sequence 7 has 3 drafts among 3 tokens".into()));
+        let scores = |sequence_place, targets: &[u32]| {
+            let scores = vec![PromptScores { sequence: sequence_place, targets: targets.to_vec(), top: 0 }];
+            limits.check(&StepPlan { sequences: vec![sequence(0, false)], scores, ..StepPlan::default() })
+        };
+        assert_eq!(scores(0, &[99, 0, 1]), Ok(()));
+        assert_eq!(scores(0, &[1; 4]), Err("it scores 4 tokens of the sequence at place 0".into()));
+        assert_eq!(scores(1, &[1]), Err("it scores 1 tokens of the sequence at place 1".into()));
+        assert_eq!(scores(0, &[1, 100]), Err("it scores token 100, outside the vocabulary of 100".into()));
     }
 }

@@ -1,20 +1,30 @@
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    time::{Duration, Instant},
+};
 
 use super::{Executor, ExecutorError, check::Limits};
 use crate::{
     backend::{Backend, BackendError, RaggedBatch},
+    kv::{BlockId, HostBlockId},
     model::{Hidden, Model, PoolingConfig},
     sampling::{SampledToken, ScoredToken},
-    scheduler::{PromptScores, SampleRequest, ScheduledSequence, SequenceId, StepOutput, StepPlan},
+    scheduler::{BlockTransfer, PromptScores, SampleRequest, ScheduledSequence, SequenceId, StepOutput, StepPlan},
 };
 
 /// Rows of prompts whose logits are in memory at a time.
 const SCORED_ROWS: usize = 64;
 
+/// Blocks whose copies are timed at the start, and how often.
+const COPIES_TIMED: usize = 16;
+const ROUNDS_TIMED: usize = 4;
+
 /// How much KV cache an executor holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSize {
     pub num_blocks: usize,
+    /// Blocks in host memory.
+    pub num_host_blocks: usize,
     /// Tokens in a block.
     pub block_size: usize,
 }
@@ -24,6 +34,7 @@ pub struct LocalExecutor<B: Backend> {
     backend: B,
     model: Box<dyn Model<B>>,
     kv: B::KvCache,
+    host_kv: B::HostKvCache,
     limits: Limits,
     // Kept from step to step, so that a steady state allocates nothing of size.
     hidden: Hidden<B>,
@@ -37,9 +48,33 @@ impl<B: Backend> LocalExecutor<B> {
     /// When the device has no room for the cache.
     pub fn new(backend: B, model: Box<dyn Model<B>>, cache: CacheSize, max_num_batched_tokens: usize) -> Result<Self, BackendError> {
         let kv = backend.kv_cache(model.kv_layout(cache.num_blocks, cache.block_size))?;
-        let limits =
-            Limits { num_blocks: cache.num_blocks, block_size: cache.block_size, vocab_size: model.vocab_size(), max_num_batched_tokens };
-        Ok(Self { hidden: Hidden::new(&backend), logits: backend.buffer(), backend, model, kv, limits })
+        let host_kv = backend.host_kv_cache(model.kv_layout(cache.num_host_blocks, cache.block_size))?;
+        let limits = Limits {
+            num_blocks: cache.num_blocks,
+            num_host_blocks: cache.num_host_blocks,
+            block_size: cache.block_size,
+            vocab_size: model.vocab_size(),
+            max_num_batched_tokens,
+        };
+        Ok(Self { hidden: Hidden::new(&backend), logits: backend.buffer(), backend, model, kv, host_kv, limits })
+    }
+
+    /// How long it takes at best to copy a block to the host, on average over a few; nothing where there is no host memory. Call it before any plan
+    /// is executed: it writes the first blocks there.
+    pub fn block_copy_time(&mut self) -> Duration {
+        let count = COPIES_TIMED.min(self.limits.num_blocks).min(self.limits.num_host_blocks) as u32;
+        let blocks: Vec<_> = (0..count).map(|i| BlockTransfer { device: BlockId(i), host: HostBlockId(i) }).collect();
+        if blocks.is_empty() {
+            return Duration::ZERO;
+        }
+        // Once, the kernel provides the pages; and another process may take the processor.
+        let there_and_back = (0..ROUNDS_TIMED).map(|_| {
+            let began = Instant::now();
+            self.backend.offload(&self.kv, &mut self.host_kv, &blocks);
+            self.backend.onload(&mut self.kv, &self.host_kv, &blocks);
+            began.elapsed()
+        });
+        there_and_back.min().unwrap_or_default() / (2 * count)
     }
 
     /// Log-probabilities of prompt tokens, a few rows at a time, of what the last pass left behind.
@@ -80,11 +115,17 @@ impl<B: Backend> LocalExecutor<B> {
 impl<B: Backend> Executor for LocalExecutor<B> {
     fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError> {
         self.limits.check(plan).map_err(|reason| ExecutorError::Plan { step: plan.step, reason })?;
+        if !plan.offload.is_empty() {
+            self.backend.offload(&self.kv, &mut self.host_kv, &plan.offload);
+        }
+        plan.copies.iter().for_each(|copy| self.backend.copy_block(&mut self.kv, copy.from, copy.to));
+        if !plan.onload.is_empty() {
+            self.backend.onload(&mut self.kv, &self.host_kv, &plan.onload);
+        }
         if plan.sequences.is_empty() {
             return Ok(StepOutput { step: plan.step, ..StepOutput::default() });
         }
         let batch = self.backend.batch(RaggedBatch::new(plan, self.limits.block_size));
-        plan.copies.iter().for_each(|copy| self.backend.copy_block(&mut self.kv, copy.from, copy.to));
         let rows: Vec<(SequenceId, Cow<'_, SampleRequest>)> = plan.sequences.iter().flat_map(sampled_rows).collect();
         let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = rows.iter().map(|(id, request)| (*id, request.as_ref())).unzip();
         let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };

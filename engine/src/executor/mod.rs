@@ -9,7 +9,7 @@ use crate::scheduler::{StepOutput, StepPlan};
 
 /// One thread, one GPU, ranks in threads or ranks across hosts are different executors of the same plan.
 pub trait Executor: Send {
-    /// Runs the forward pass and samples where the plan asks for it.
+    /// Copies blocks, runs the forward pass and samples where the plan asks for it. A plan may have copies alone.
     ///
     /// # Errors
     /// When the device fails; the engine then fails the step's requests and goes on.

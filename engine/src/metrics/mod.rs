@@ -24,6 +24,16 @@ pub struct StepStats {
     pub kv_cache_usage: f64,
     /// Streams that sat this step out because their link is behind.
     pub paced: usize,
+    /// Requests that wait because their tenant, or their connection, has its share.
+    pub tenant_capped: usize,
+    pub connection_capped: usize,
+    /// Stalled streams that keep their blocks, and sequences whose blocks are in host memory.
+    pub parked: usize,
+    pub offloaded: usize,
+    /// Blocks of host memory in use, and blocks copied there and back.
+    pub host_blocks: usize,
+    pub offloaded_blocks: u64,
+    pub onloaded_blocks: u64,
     /// Tokens that this step was allowed to compute.
     pub token_budget: usize,
     /// Tokens that it did compute, prompts' and outputs'.
@@ -122,6 +132,15 @@ pub struct EngineMetrics {
     paced_requests: IntGauge,
     paced_steps: IntCounter,
     coalesced_tokens: IntCounter,
+    parked: IntGauge,
+    offloaded: IntGauge,
+    host_blocks: IntGauge,
+    offload_bytes: IntCounter,
+    onload_bytes: IntCounter,
+    /// Of one block, over all layers.
+    block_bytes: u64,
+    tenant_capped: IntGauge,
+    connection_capped: IntGauge,
     hint_age: Gauge,
     hint_connected: IntGauge,
     step_seconds: Counter,
@@ -219,6 +238,15 @@ impl EngineMetrics {
                 "tokenflow:coalesced_tokens_total",
                 "Tokens that shared an event with others because their stream's link was behind.",
             ),
+            parked: r.int_gauge("tokenflow:parked_requests", "Stalled streams that keep their KV blocks."),
+            offloaded: r.int_gauge("tokenflow:offloaded_requests", "Waiting requests whose KV blocks are in host memory."),
+            host_blocks: r.int_gauge("tokenflow:offloaded_blocks", "KV blocks in host memory."),
+            offload_bytes: r.counter("tokenflow:kv_offload_bytes_total", "Bytes of KV blocks copied to host memory."),
+            onload_bytes: r.counter("tokenflow:kv_onload_bytes_total", "Bytes of KV blocks copied back from host memory."),
+            block_bytes: (info.loaded.kv_cache_bytes / info.num_blocks.max(1)) as u64,
+            tenant_capped: r.int_gauge("tokenflow:tenant_capped_requests", "Requests that wait because their tenant has its share."),
+            connection_capped: r
+                .int_gauge("tokenflow:connection_capped_requests", "Requests that wait because their connection has its share."),
             hint_age: r.gauge("tokenflow:hint_age_seconds", "Time since the last hint from the hint server; -1 before the first."),
             hint_connected: r.int_gauge("tokenflow:hint_connected", "Whether the hint server is connected; without it health counts as 1."),
             step_seconds: r.seconds_counter("tokenflow:step_seconds_total", "Time spent executing steps."),
@@ -237,6 +265,13 @@ impl EngineMetrics {
         self.waiting.set(stats.waiting as i64);
         self.kv_cache_usage.set(stats.kv_cache_usage);
         self.paced_requests.set(stats.paced as i64);
+        self.parked.set(stats.parked as i64);
+        self.offloaded.set(stats.offloaded as i64);
+        self.host_blocks.set(stats.host_blocks as i64);
+        self.offload_bytes.inc_by(stats.offloaded_blocks * self.block_bytes);
+        self.onload_bytes.inc_by(stats.onloaded_blocks * self.block_bytes);
+        self.tenant_capped.set(stats.tenant_capped as i64);
+        self.connection_capped.set(stats.connection_capped as i64);
         if stats.computed_tokens > 0 {
             self.paced_steps.inc_by(stats.paced as u64);
         }

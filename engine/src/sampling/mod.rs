@@ -10,7 +10,7 @@ mod logprobs;
 mod mask;
 mod math;
 mod params;
-mod random;
+pub(crate) mod random;
 
 pub use choose::sample;
 pub use logprobs::score;

@@ -1,14 +1,19 @@
 //! Random numbers without state: the same (seed, position) gives the same number, whatever was drawn before.
 
 /// Increment of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Uniform in `[0, 1)`, with 53 random bits.
 pub(super) fn uniform(seed: u64, position: usize) -> f64 {
     // The seed is mixed on its own first: seeds 1, 2, 3, ... must not give shifted copies of one stream.
-    let stream = mix(seed.wrapping_add(GOLDEN));
-    let bits = mix(stream.wrapping_add(GOLDEN.wrapping_mul(position as u64 + 1)));
+    let stream = splitmix64(seed);
+    let bits = splitmix64(stream.wrapping_add(GOLDEN.wrapping_mul(position as u64)));
     (bits >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// What splitmix64 gives in state `state`, whose next state is [`GOLDEN`] further on.
+pub(crate) fn splitmix64(state: u64) -> u64 {
+    mix(state.wrapping_add(GOLDEN))
 }
 
 /// The output function of splitmix64: a bijection whose every input bit reaches every output bit.

@@ -1,7 +1,16 @@
 //! Who starts: waiting sequences by rank, as far as tokens, seats and blocks go.
 //!
 //! The first that finds no room holds up all behind it, so that none waits for ever behind those that need less. Only these are
-//! overtaken: streams whose link is behind, forks whose prompt is being computed, and long prompts while another is.
+//! overtaken: streams whose link is behind, sequences whose tenant or connection has its share ([`super::caps`]), forks whose prompt is
+//! being computed, long prompts while another is, and requests whose links carry little.
+//!
+//! The device is full when what links deliver adds up to what it computes. So a sequence takes as much of a seat as it runs
+//! ([`super::seats`]), and one that comes by a connection whose delivery rate is known takes, until it has been seen, the share of a
+//! stream's pace that this link carries: many slow streams fit where few fast ones do, as far as there are blocks. While its link carries
+//! less than a quarter of that pace ([`LITTLE`]), those that can use the room go first: it starts with what they leave, and takes no
+//! blocks and no seat from anyone. That lasts [`PASSED_OVER_AT_MOST`] from the first time that it was passed over; then its rank counts
+//! as any other's, and it waits no longer than first come, first served would have it wait. Its start may so be late by that bound, which
+//! costs it little: its first window of output fills its link for longer. Without pacing by connection nobody is passed over.
 
 use std::time::Duration;
 
@@ -13,6 +22,22 @@ use super::{
 };
 use crate::kv::BlockId;
 
+/// A link that carries less than this share of what a stream gets that runs in every step carries little.
+const LITTLE: f64 = 0.25;
+
+/// For no longer than this are others let past a sequence because its link carries little.
+pub const PASSED_OVER_AT_MOST: Duration = Duration::from_secs(2);
+
+/// What a stream is taken to need of a seat at least, before it is known.
+const LEAST_PRESENCE: f64 = 0.05;
+
+impl Sequence {
+    /// Whether others that wait go first, since what it would be given now could not be delivered soon.
+    fn lets_others_pass(&self, now: Duration) -> bool {
+        self.deliverable < LITTLE && self.passed_over_since.is_none_or(|since| now < since + PASSED_OVER_AT_MOST)
+    }
+}
+
 /// Room for a sequence, and the blocks that it need not compute.
 struct Room {
     found: Vec<BlockId>,
@@ -21,27 +46,59 @@ struct Room {
 impl Scheduler {
     /// Starts waiting sequences in order while there is budget; returns the long prompts that are to come after all others.
     pub(super) fn admit(&mut self, now: Duration, network: &dyn Network, budget: &mut Budget) -> Vec<Rank> {
-        let mut long = Vec::new();
+        let (mut long, mut slow) = (Vec::new(), Vec::new());
+        let mut has_room = true;
         let mut next = 0;
         while next < self.waiting.len() && budget.left > 0 && !budget.puts_off() {
-            let wait = self.waiting[next].look(self.config.pacing, now, network);
+            if let Err(capped) = self.accounts.may_start(self.waiting[next].owners) {
+                self.note_capped(capped);
+                next += 1;
+                continue;
+            }
+            let wait = self.waiting[next].look(self.config.pacing, now, self.step_time, network);
             self.note_wait(self.waiting[next].id, wait);
             if wait.is_some() || self.awaits_leader(next) {
+                next += 1;
+            } else if self.waiting[next].lets_others_pass(now) {
+                slow.push(self.waiting[next].rank);
                 next += 1;
             } else if budget.comes_last(|| self.num_uncomputed_tokens(&self.waiting[next])) {
                 long.push(self.waiting[next].rank);
                 next += 1;
             } else if !self.start(next, now, budget, Budget::give_chunk) {
+                has_room = false;
                 break;
             }
         }
+        self.admit_slow(slow, has_room, now, budget);
         long
+    }
+
+    /// Starts those whose links carry little with what the others left; those that find nothing have been passed over.
+    fn admit_slow(&mut self, slow: Vec<Rank>, mut has_room: bool, now: Duration, budget: &mut Budget) {
+        for rank in slow {
+            let Ok(at) = self.waiting.binary_search_by_key(&rank, |s| s.rank) else { continue };
+            if self.accounts.may_start(self.waiting[at].owners).is_err() {
+                continue;
+            }
+            let is_long = budget.comes_last(|| self.num_uncomputed_tokens(&self.waiting[at]));
+            has_room = has_room && budget.left > 0 && !budget.puts_off();
+            if has_room && !is_long {
+                has_room = self.start(at, now, budget, Budget::give_chunk);
+            }
+            if let Some(passed_over) = self.waiting.get_mut(at).filter(|s| s.rank == rank) {
+                passed_over.passed_over_since.get_or_insert(now);
+            }
+        }
     }
 
     /// Starts long prompts with what is left.
     pub(super) fn admit_long(&mut self, long: Vec<Rank>, now: Duration, budget: &mut Budget) {
         for rank in long {
             let Ok(at) = self.waiting.binary_search_by_key(&rank, |s| s.rank) else { continue };
+            if self.accounts.may_start(self.waiting[at].owners).is_err() {
+                continue;
+            }
             if budget.left == 0 || budget.is_full() || !self.start(at, now, budget, Budget::give_rest) {
                 break;
             }
@@ -62,7 +119,12 @@ impl Scheduler {
         let grown = sequence.block_table.grow(sequence.tokens.len(), &mut self.pool);
         debug_assert!(grown, "make_room found blocks");
         sequence.num_computed_tokens = num_found;
+        self.onload(&mut sequence);
         self.copy_tail(&mut sequence);
+        sequence.started_in = Some(self.next_step);
+        sequence.passed_over_since = None;
+        sequence.presence = sequence.deliverable.max(LEAST_PRESENCE);
+        self.seats += sequence.presence;
         if sequence.first_scheduled.is_none() {
             sequence.first_scheduled = Some(now);
             sequence.num_cached_tokens = sequence.num_computed_tokens;
@@ -71,6 +133,8 @@ impl Scheduler {
                 self.last.prefix_cache_hits += num_found as u64;
             }
         }
+        self.accounts.started(sequence.owners);
+        sequence.is_promised = true;
         give(budget, &mut sequence);
         let place = self.running.partition_point(|s| s.rank < sequence.rank);
         self.running.insert(place, sequence);
@@ -105,7 +169,9 @@ impl Scheduler {
 
     /// What a waiting sequence would have to compute if it started now.
     fn num_uncomputed_tokens(&self, sequence: &Sequence) -> usize {
-        sequence.num_uncomputed_tokens() - self.find_prefix(sequence).len() * self.config.block_size
+        let size = self.config.block_size;
+        let found = self.find_prefix(sequence).len() * size;
+        sequence.num_uncomputed_tokens() - sequence.host.as_ref().map_or(found, |table| table.num_stored(found, size))
     }
 
     /// A fork that found all whole blocks of its prompt gets a copy of the block that its leader went on writing.
@@ -117,43 +183,48 @@ impl Scheduler {
             return;
         }
         let Some(leader) = self.running_index(fork.leader).map(|i| &self.running[i]) else { return };
-        if leader.num_computed_tokens < end {
+        // What is being brought back is not there yet.
+        if leader.num_computed_tokens < end || leader.host.is_some() {
             return;
         }
         self.copies.push(BlockCopy { from: leader.block_table.blocks()[start / size], to: sequence.block_table.blocks()[start / size] });
         sequence.num_computed_tokens = end;
     }
 
-    /// Finds a seat and blocks for a waiting sequence, if need be after parking streams that have been stalled for long, or preempting
-    /// sequences of lower priority.
+    /// Finds a seat and blocks for a waiting sequence, if need be at the cost of streams that are parked, or of sequences of lower priority.
+    /// One whose link carries little takes nothing from others.
     fn make_room(&mut self, at: usize, now: Duration, budget: &mut Budget) -> Option<Room> {
         let rank = self.waiting[at].rank;
         let by_priority = self.config.policy == SchedulingPolicy::Priority;
-        let stalled = |s: &Sequence| s.pacing.paced_since.is_some_and(|since| now.saturating_sub(since) >= pacing::PARK_AFTER);
-        let yields = |s: &Sequence| stalled(s) || (by_priority && s.rank.priority > rank.priority);
+        let takes_nothing = self.waiting[at].lets_others_pass(now);
+        let stalled = |s: &Sequence| !takes_nothing && s.is_stalled(now, pacing::PARK_AFTER);
+        let yields = |s: &Sequence| stalled(s) || (!takes_nothing && by_priority && s.rank.priority > rank.priority);
 
-        let no_seat = self.running.len() >= self.config.max_num_seqs;
-        if no_seat && !self.running.iter().any(yields) {
+        let has_seat = |s: &Self, budget: &Budget| s.has_seat(0.0) && budget.places > 0;
+        if !has_seat(self, budget) && !self.running.iter().any(yields) {
             return None;
         }
         let found = self.find_prefix(&self.waiting[at]);
         let total = self.pool.blocks_for(self.waiting[at].tokens.len());
         // Blocks that are found but free come from the free list too.
         let missing = |s: &Self| total - found.iter().filter(|&&block| s.pool.ref_count(block) > 0).count();
-        let fits = |s: &Self| s.running.len() < s.config.max_num_seqs && missing(s) <= s.pool.num_free();
-        if !fits(self) {
+        let fits = |s: &Self, budget: &Budget| has_seat(s, budget) && missing(s) <= s.pool.num_free();
+        if !fits(self, budget) {
             let freed = |s: &Sequence| {
                 let own = |block: &&BlockId| self.pool.ref_count(**block) == 1 && !found.contains(block);
                 s.block_table.blocks().iter().filter(own).count()
             };
             let yielding = self.running.iter().filter(|s| yields(s));
-            let (seats, blocks) = yielding.fold((0, 0), |(seats, blocks), s| (seats + 1, blocks + freed(s)));
-            if (no_seat && seats == 0) || missing(self) > self.pool.num_free() + blocks {
+            let places = budget.places + yielding.clone().filter(|s| s.num_scheduled_tokens > 0).count();
+            let (seats, blocks) = yielding.fold((0.0, 0), |(seats, blocks), s| (seats + s.presence, blocks + freed(s)));
+            if !self.has_seat(seats) || places == 0 || missing(self) > self.pool.num_free() + blocks {
                 return None;
             }
-            while !fits(self) {
-                let victim = self.running.iter().rposition(stalled).or_else(|| self.running.iter().rposition(yields))?;
-                budget.left += self.running[victim].num_scheduled_tokens;
+            while !fits(self, budget) {
+                // The parked have blocks to give and hardly a seat.
+                let parked = if missing(self) > self.pool.num_free() { self.running.iter().rposition(stalled) } else { None };
+                let victim = parked.or_else(|| self.running.iter().rposition(yields))?;
+                budget.take_back(&self.running[victim]);
                 self.preempt(victim);
             }
         }

@@ -11,6 +11,8 @@ use super::{SchedulerConfig, pacing, running::Sequence};
 pub(super) struct Budget {
     pub(super) limit: usize,
     pub(super) left: usize,
+    /// Sequences that the step may still take.
+    pub(super) places: usize,
     /// Tokens that sequences could have used and pacing did not give them.
     pub(super) withheld: usize,
     block_size: usize,
@@ -33,6 +35,7 @@ impl Budget {
         Self {
             limit,
             left: limit,
+            places: config.max_num_seqs,
             withheld: 0,
             block_size: config.block_size,
             long_prefill: unless_zero(config.long_prefill_token_threshold),
@@ -42,6 +45,17 @@ impl Budget {
             short_prompt_tokens: 0,
             put_off: false,
         }
+    }
+
+    /// Whether no further sequence can have a token.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0 || self.places == 0
+    }
+
+    /// Takes back what the step gave a sequence.
+    pub(super) fn take_back(&mut self, sequence: &Sequence) {
+        self.left += sequence.num_scheduled_tokens;
+        self.places += usize::from(sequence.num_scheduled_tokens > 0);
     }
 
     /// Whether prompts that are not long fill the step, so that the one that asks is put off to the next.
@@ -97,6 +111,7 @@ impl Budget {
         let wanted = sequence.num_uncomputed_tokens().min(self.left);
         let allowed = pacing::prefill_chunk(wanted, self.left, sequence.pacing.health, self.block_size);
         let chunk = allowed.min(most);
+        self.places -= usize::from(chunk > 0);
         sequence.num_scheduled_tokens = chunk;
         sequence.prefill_allowance = allowed - chunk;
         self.left -= chunk;

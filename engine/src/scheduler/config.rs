@@ -1,4 +1,6 @@
-use super::{NgramConfig, Pacing, PacingLaw};
+use std::time::Duration;
+
+use super::{Caps, NgramConfig, Pacing, PacingLaw};
 
 /// The limits that the scheduler keeps. Names and meanings are vLLM's where it has them.
 /// Its default is what the command line's defaults come to, with 1,024 blocks and no prefill quantum, which is the device's to say.
@@ -6,11 +8,15 @@ use super::{NgramConfig, Pacing, PacingLaw};
 pub struct SchedulerConfig {
     /// Tokens of all sequences in one step. At least `max_num_seqs`, or decodes take turns.
     pub max_num_batched_tokens: usize,
-    /// Sequences that hold KV blocks at a time.
+    /// Sequences in one step. More may hold KV blocks where some sit most steps out.
     pub max_num_seqs: usize,
     /// Tokens in a KV block.
     pub block_size: usize,
     pub num_blocks: usize,
+    /// Blocks of host memory for what has to give way; 0 for none, so that it is computed again.
+    pub num_host_blocks: usize,
+    /// How long it takes to copy one block to the host or back.
+    pub block_copy_time: Duration,
     /// A sequence ends when its prompt and output together reach this.
     pub max_model_len: usize,
     pub pacing: Pacing,
@@ -20,6 +26,8 @@ pub struct SchedulerConfig {
     pub max_waiting: Option<usize>,
     /// No stream gets more tokens per second than this (a reading-speed cap); `None` sets no cap.
     pub stream_rate_cap: Option<f64>,
+    /// What one tenant, or one connection, may take.
+    pub caps: Caps,
     /// Whether sequences find blocks that others, or they themselves before a preemption, have computed.
     pub enable_prefix_caching: bool,
     pub policy: SchedulingPolicy,
@@ -48,11 +56,14 @@ impl Default for SchedulerConfig {
             max_num_seqs: 256,
             block_size: 16,
             num_blocks: 1024,
+            num_host_blocks: 0,
+            block_copy_time: Duration::ZERO,
             max_model_len: 1024 * 16,
             pacing: Pacing::default(),
             pacing_law: PacingLaw::default(),
             max_waiting: None,
             stream_rate_cap: None,
+            caps: Caps::default(),
             enable_prefix_caching: true,
             policy: SchedulingPolicy::default(),
             long_prefill_token_threshold: 512,
@@ -82,6 +93,18 @@ pub struct SchedulerStats {
     pub waiting: usize,
     /// Sequences that sat the last step out because their link is behind.
     pub paced: usize,
+    /// Sequences that the last plan passed over because their tenant, or their connection, has its share.
+    pub tenant_capped: usize,
+    pub connection_capped: usize,
+    /// Streams that have been stalled for long and keep their blocks.
+    pub parked: usize,
+    /// Sequences whose KV is in host memory, and the blocks that hold it.
+    pub offloaded: usize,
+    pub host_blocks_used: usize,
+    pub host_blocks: usize,
+    /// Blocks copied to the host and back, since the start.
+    pub offloaded_blocks: u64,
+    pub onloaded_blocks: u64,
     pub kv_blocks: usize,
     pub kv_blocks_used: usize,
     /// Since the start.

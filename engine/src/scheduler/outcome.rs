@@ -12,13 +12,14 @@ impl Scheduler {
     pub fn apply(&mut self, plan: &StepPlan, output: StepOutput, now: Duration) -> Vec<SequenceUpdate> {
         assert_eq!(self.in_flight.take(), Some(plan.step), "a step is applied that is not in flight");
         assert_eq!(output.step, plan.step, "the executor answered another step");
-        let Self { running, pool, config, last, .. } = self;
         for (scores, scored) in plan.scores.iter().zip(output.scored) {
             let id = plan.sequences[scores.sequence].id;
-            if let Some(sequence) = running.iter_mut().find(|s| s.id == id) {
+            if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) {
                 sequence.prompt_logprobs.extend(scored);
             }
         }
+        self.note_time(plan, now);
+        let Self { running, pool, host, accounts, config, last, .. } = self;
         let mut sampled = output.sampled.into_iter();
         let mut updates = Vec::with_capacity(sampled.len());
         let mut leaders = Vec::new();
@@ -42,6 +43,7 @@ impl Scheduler {
                     let value = token.token;
                     let finish = sequence.push(value);
                     sequence.pacing.token_sent(config.stream_rate_cap, now);
+                    accounts.token_sampled(sequence.owners, std::mem::take(&mut sequence.is_promised), now);
                     updates.push(sequence.update(token, finish));
                     is_done |= finish.is_some();
                     is_right = drafts.get(row) == Some(&value);
@@ -60,7 +62,7 @@ impl Scheduler {
             }
             sequence.publish(pool);
             if is_done {
-                sequence.block_table.release(pool);
+                sequence.end(pool, host, accounts);
             } else {
                 sequence.block_table.truncate(sequence.tokens.len(), pool);
             }
@@ -68,6 +70,20 @@ impl Scheduler {
         });
         self.release_forks(&leaders);
         updates
+    }
+
+    /// Learns how long steps take, and tokens of prompts in those that are mostly prompts.
+    fn note_time(&mut self, plan: &StepPlan, now: Duration) {
+        let took = now.saturating_sub(self.planned_at);
+        if plan.sequences.is_empty() {
+            return;
+        }
+        self.step_time = if self.step_time.is_zero() { took } else { (self.step_time * 3 + took) / 4 };
+        let copies_nothing = plan.offload.is_empty() && plan.onload.is_empty();
+        if copies_nothing && self.last.prefill_tokens > self.last.decode_tokens {
+            let latest = took.as_secs_f64() / plan.num_tokens() as f64;
+            self.prefill_token_s = Some(self.prefill_token_s.map_or(latest, |before| 0.75 * before + 0.25 * latest));
+        }
     }
 
     /// Lets those start whose prompt has been computed.
@@ -82,7 +98,9 @@ impl Scheduler {
 
     /// Drops the sequences of the step in flight, which the executor failed to compute, and names them. All others go on.
     pub fn fail_step(&mut self) -> Vec<SequenceId> {
-        self.in_flight = None;
+        if let Some(step) = self.in_flight.take() {
+            self.forget_offloaded(step);
+        }
         self.drop_running(|s| s.num_scheduled_tokens > 0)
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::SequenceId;
 use crate::{
-    kv::BlockId,
+    kv::{BlockId, HostBlockId},
     sampling::{SampledToken, SamplingParams, ScoredToken, TokenMask},
 };
 
@@ -13,8 +13,14 @@ use crate::{
 pub struct StepPlan {
     /// Counts up from 0.
     pub step: u64,
+    /// Blocks to copy to host memory, before anything else of the step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offload: Vec<BlockTransfer>,
     /// Blocks to copy before the pass, one after the other: what a later one reads, an earlier one may have written.
     pub copies: Vec<BlockCopy>,
+    /// Blocks to copy back from host memory, after `copies` and before the pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub onload: Vec<BlockTransfer>,
     pub sequences: Vec<ScheduledSequence>,
     /// Prompt tokens whose log-probabilities are wanted.
     pub scores: Vec<PromptScores>,
@@ -36,6 +42,13 @@ pub struct PromptScores {
 pub struct BlockCopy {
     pub from: BlockId,
     pub to: BlockId,
+}
+
+/// Keys and values of all layers go from a block of the device to one of the host, or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockTransfer {
+    pub device: BlockId,
+    pub host: HostBlockId,
 }
 
 /// One sequence's share of a step.

@@ -13,7 +13,8 @@ use super::{
 };
 
 impl Scheduler {
-    /// Fills the next step. `None` when nothing can run (then see [`Scheduler::next_wakeup`]) or a step is in flight.
+    /// Fills the next step, which may have copies and no sequences. `None` when nothing can run (then see [`Scheduler::next_wakeup`]) or a
+    /// step is in flight.
     ///
     /// Asks `network` at most once for each running streamed sequence, and once for each waiting one that it considers.
     pub fn plan(&mut self, now: Duration, network: &dyn Network) -> Option<StepPlan> {
@@ -24,10 +25,12 @@ impl Scheduler {
         let mut budget = Budget::new(limit, &self.config);
 
         self.pace_running(now, network, &mut budget);
+        self.cap_decodes();
+        let parked = self.offload_parked(now);
         let late = self.schedule_decodes(&mut budget);
         self.schedule_prefills(&mut budget);
         let mut long = Vec::new();
-        if self.preempted.is_empty() {
+        if self.preempted.len() == parked {
             long = self.admit(now, network, &mut budget);
         }
         self.schedule_long_prefills(&mut budget);
@@ -35,24 +38,46 @@ impl Scheduler {
         self.decode_each(late, &mut budget);
         self.schedule_drafts(&mut budget);
         self.requeue_preempted();
-        self.finish_plan(&budget)
+        self.finish_plan(now, &budget)
     }
 
     fn pace_running(&mut self, now: Duration, network: &dyn Network, budget: &mut Budget) {
         self.paced.clear();
         self.wakeup = None;
+        (self.last.tenant_capped, self.last.connection_capped, self.last.parked) = (0, 0, 0);
+        self.count_seats(now);
+        self.accounts.begin_plan(now, self.step_time);
         for i in 0..self.running.len() {
-            let wait = self.running[i].look(self.config.pacing, now, network);
+            let wait = self.running[i].look(self.config.pacing, now, self.step_time, network);
+            self.last.parked += usize::from(self.running[i].is_stalled(now, pacing::PARK_AFTER));
             self.running[i].prefill_allowance = 0;
+            self.running[i].is_capped = false;
             self.note_wait(self.running[i].id, wait);
             budget.withheld += usize::from(wait.is_some());
         }
     }
 
-    /// One token for each sequence that generates. Where the budget has too few, they take turns, and prompts get a share all the same:
-    /// returns those that get a token only if prompts leave one.
+    /// Where rates are capped, says whose turn it is not.
+    fn cap_decodes(&mut self) {
+        if !self.accounts.limit_rates() {
+            return;
+        }
+        let candidates = self.running.iter().enumerate().filter(|(_, s)| !s.sits_out() && s.decodes() && !s.is_promised);
+        let mut by_turn: Vec<(u64, usize)> = candidates.map(|(i, s)| (s.last_decoded, i)).collect();
+        by_turn.sort_unstable();
+        for (_, i) in by_turn {
+            if let Err(capped) = self.accounts.give(self.running[i].owners) {
+                self.running[i].is_capped = true;
+                self.note_capped(capped);
+            }
+        }
+    }
+
+    /// One token for each sequence that generates: by rank, where more want to run than the step takes. Where the budget has too few, they
+    /// take turns, and prompts get a share all the same: returns those that get a token only if prompts leave one.
     fn schedule_decodes(&mut self, budget: &mut Budget) -> Vec<Rank> {
         let mut decodes: Vec<Rank> = self.running.iter().filter(|s| !s.sits_out() && s.decodes()).map(|s| s.rank).collect();
+        decodes.truncate(budget.places);
         let prompts_want = !self.waiting.is_empty() || self.running.iter().any(|s| !s.sits_out() && !s.decodes());
         let most = budget.left - if prompts_want { budget.reserve_for_prompts(self.next_step) } else { 0 };
         let mut late = Vec::new();
@@ -67,14 +92,16 @@ impl Scheduler {
 
     fn decode_each(&mut self, decodes: Vec<Rank>, budget: &mut Budget) {
         for rank in decodes {
-            if budget.left == 0 {
+            if budget.is_spent() {
                 break;
             }
             if self.ensure_blocks(rank, budget) {
                 let i = self.running_index(rank).expect("it has its blocks");
                 self.running[i].num_scheduled_tokens = 1;
+                self.running[i].last_decoded = self.next_step + 1;
                 self.last_decoded = rank;
                 budget.left -= 1;
+                budget.places -= 1;
             }
         }
     }
@@ -87,7 +114,7 @@ impl Scheduler {
                 return true;
             }
             let victim = self.running.iter().rposition(Sequence::is_paced).unwrap_or(self.running.len() - 1);
-            budget.left += self.running[victim].num_scheduled_tokens;
+            budget.take_back(&self.running[victim]);
             self.preempt(victim);
         }
         false
@@ -97,7 +124,7 @@ impl Scheduler {
     fn schedule_prefills(&mut self, budget: &mut Budget) {
         for sequence in self.running.iter_mut().filter(|s| !s.sits_out() && !s.decodes()) {
             if !budget.comes_last(|| sequence.num_uncomputed_tokens()) {
-                if budget.puts_off() {
+                if budget.puts_off() || budget.is_spent() {
                     break;
                 }
                 budget.give_chunk(sequence);
@@ -108,7 +135,7 @@ impl Scheduler {
     /// What is left, to long prompts.
     fn schedule_long_prefills(&mut self, budget: &mut Budget) {
         for sequence in self.running.iter_mut().filter(|s| !s.sits_out() && !s.decodes()) {
-            if sequence.num_scheduled_tokens > 0 || !budget.is_full() {
+            if sequence.num_scheduled_tokens > 0 || !(budget.is_full() || budget.is_spent()) {
                 budget.give_rest(sequence);
             }
         }
@@ -122,7 +149,7 @@ impl Scheduler {
         }
         for sequence in self.running.iter_mut().filter(|s| s.num_scheduled_tokens == 1 && s.decodes()) {
             // A cap on the rate is kept by single tokens.
-            let is_capped = sequence.streamed && self.config.stream_rate_cap.is_some();
+            let is_capped = (sequence.streamed && self.config.stream_rate_cap.is_some()) || self.accounts.limit_rates();
             let most = if is_capped { 0 } else { sequence.max_drafts().min(budget.left) };
             if most == 0 {
                 continue;
@@ -137,19 +164,23 @@ impl Scheduler {
         }
     }
 
-    fn finish_plan(&mut self, budget: &Budget) -> Option<StepPlan> {
+    fn finish_plan(&mut self, now: Duration, budget: &Budget) -> Option<StepPlan> {
         self.left_waiting = !self.waiting.is_empty();
         let scheduled = self.running.iter().filter(|s| s.num_scheduled_tokens > 0);
         let scores = scheduled.clone().enumerate().filter_map(|(i, s)| s.scores(i)).collect();
         let sequences: Vec<_> = scheduled.map(|s| s.scheduled(&self.pool)).collect();
-        let plan = StepPlan { step: self.next_step, copies: std::mem::take(&mut self.copies), sequences, scores };
+        self.release_onloaded();
+        let (copies, offload, onload) = (&mut self.copies, &mut self.offload, &mut self.onload);
+        let (copies, offload, onload) = (std::mem::take(copies), std::mem::take(offload), std::mem::take(onload));
+        let plan = StepPlan { step: self.next_step, offload, copies, onload, sequences, scores };
         self.last.decode_tokens = plan.sequences.iter().filter(|s| is_decode(s)).map(|s| s.tokens.len()).sum();
         self.last.prefill_tokens = plan.num_tokens() - self.last.decode_tokens;
         self.last.step_budget = budget.limit - budget.withheld.min(budget.left);
-        if plan.sequences.is_empty() {
+        if plan.sequences.is_empty() && plan.offload.is_empty() {
             return None;
         }
         self.in_flight = Some(plan.step);
+        self.planned_at = now;
         self.next_step += 1;
         Some(plan)
     }

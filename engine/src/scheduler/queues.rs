@@ -4,11 +4,12 @@ use std::{
 };
 
 use super::{
-    AddError, BlockCopy, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy, SequenceId,
+    AddError, BlockCopy, BlockTransfer, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy, SequenceId,
+    caps::{Accounts, Capped},
     pacing::{StreamPacing, Wait},
     running::{Fork, Rank, Sequence, cache_scope},
 };
-use crate::kv::BlockPool;
+use crate::kv::{BlockPool, HostPool};
 
 /// A sequence that ended because its time was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub enum ExpiryCause {
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
     pub(super) pool: BlockPool,
+    pub(super) host: HostPool,
+    /// What tenants and connections have, where that is capped.
+    pub(super) accounts: Accounts,
     /// Sequences that hold blocks, by rank.
     pub(super) running: Vec<Sequence>,
     /// Sequences that hold none, by rank: preempted ones stand where they came.
@@ -43,6 +47,14 @@ pub struct Scheduler {
     next_arrival: u64,
     /// Block copies for the step that is being planned.
     pub(super) copies: Vec<BlockCopy>,
+    /// Copies to host memory and back, for the same.
+    pub(super) offload: Vec<BlockTransfer>,
+    pub(super) onload: Vec<BlockTransfer>,
+    /// Seats that the running sequences take, see `seats`, and when that was counted last.
+    pub(super) seats: f64,
+    pub(super) looked_at: Duration,
+    /// Seconds that a prompt's token takes to compute, of late.
+    pub(super) prefill_token_s: Option<f64>,
     /// Whether the last plan left sequences waiting, so that those that come wait too.
     pub(super) left_waiting: bool,
     /// No sequence's deadline is earlier than this.
@@ -56,13 +68,16 @@ pub struct Scheduler {
     pub(super) paced: HashSet<SequenceId>,
     /// When the first of them may run again.
     pub(super) wakeup: Option<Duration>,
+    /// When the step in flight was planned, and how long steps take of late.
+    pub(super) planned_at: Duration,
+    pub(super) step_time: Duration,
     /// What the last plan used; the rest of the fields are filled in when asked for.
     pub(super) last: SchedulerStats,
 }
 
 impl Scheduler {
     /// # Panics
-    /// When a limit is 0 or the rate cap is not a positive number: the engine's configuration checks them first.
+    /// When a limit is 0 or a cap on a rate is not a positive number: the engine's configuration checks them first.
     pub fn new(config: SchedulerConfig) -> Self {
         assert!(config.max_num_batched_tokens > 0, "max_num_batched_tokens is 0");
         assert!(config.max_num_seqs > 0, "max_num_seqs is 0");
@@ -70,11 +85,18 @@ impl Scheduler {
         assert!(config.stream_rate_cap.is_none_or(|rate| rate.is_normal() && rate > 0.0), "stream_rate_cap is not a positive number");
         Self {
             pool: BlockPool::new(config.num_blocks, config.block_size),
+            host: HostPool::new(config.num_host_blocks),
+            accounts: Accounts::new(config.caps),
             running: Vec::new(),
             waiting: VecDeque::new(),
             preempted: Vec::new(),
             next_arrival: 1,
             copies: Vec::new(),
+            offload: Vec::new(),
+            onload: Vec::new(),
+            seats: 0.0,
+            looked_at: Duration::ZERO,
+            prefill_token_s: None,
             left_waiting: false,
             next_deadline: None,
             last_decoded: Rank::default(),
@@ -82,6 +104,8 @@ impl Scheduler {
             in_flight: None,
             paced: HashSet::new(),
             wakeup: None,
+            planned_at: Duration::ZERO,
+            step_time: Duration::ZERO,
             last: SchedulerStats { step_budget: config.max_num_batched_tokens, ..SchedulerStats::default() },
             config,
         }
@@ -109,7 +133,8 @@ impl Scheduler {
         self.next_arrival += 1;
         let leader = new.group.filter(|&leader| leader != new.id);
         let scope = cache_scope(&new, self.config.enable_prefix_caching);
-        let mut sequence = Sequence::new(new, rank, limit, scope);
+        let owners = self.accounts.join(new.tenant.clone(), new.connection);
+        let mut sequence = Sequence::new(new, rank, limit, scope, owners);
         sequence.pacing = StreamPacing::new(self.config.pacing_law);
         sequence.fork = leader.and_then(|leader| self.join_group(leader));
         self.next_deadline = [self.next_deadline, sequence.next_deadline()].into_iter().flatten().min();
@@ -121,7 +146,8 @@ impl Scheduler {
     /// How many more sequences to add now: as many as may wait, and seats that nobody waits for. Who adds keeps to it.
     pub fn room_to_wait(&self) -> usize {
         let Some(max_waiting) = self.config.max_waiting else { return usize::MAX };
-        let seats = if self.left_waiting { 0 } else { self.config.max_num_seqs.saturating_sub(self.running.len()) };
+        let seats = if self.left_waiting { 0.0 } else { (self.config.max_num_seqs as f64 - self.seats_taken()).max(0.0) };
+        let seats = seats as usize;
         max_waiting.saturating_add(seats).saturating_sub(self.waiting.len())
     }
 
@@ -139,7 +165,7 @@ impl Scheduler {
         let is_due = |s: &Sequence| s.next_deadline().is_some_and(|deadline| deadline <= now);
         let expired = |s: &Sequence| Expired { id: s.id, cause: s.expiry_cause(now), output_tokens: s.num_output_tokens() };
         let mut all: Vec<Expired> = self.waiting.iter().filter(|s| is_due(s)).map(expired).collect();
-        self.waiting.retain(|s| !is_due(s));
+        self.drop_waiting(is_due);
         all.extend(self.running.iter().filter(|s| is_due(s)).map(expired));
         self.drop_running(is_due);
         self.paced.retain(|id| all.iter().all(|expired| expired.id != *id));
@@ -152,7 +178,8 @@ impl Scheduler {
     pub fn cancel(&mut self, id: SequenceId) -> bool {
         self.paced.remove(&id);
         if let Some(i) = self.waiting.iter().position(|s| s.id == id) {
-            self.waiting.remove(i);
+            let sequence = self.waiting.remove(i);
+            sequence.into_iter().for_each(|mut s| s.end(&mut self.pool, &mut self.host, &mut self.accounts));
             return true;
         }
         let Some(i) = self.running.iter().position(|s| s.id == id && !s.cancelled) else {
@@ -161,7 +188,7 @@ impl Scheduler {
         if self.running[i].num_scheduled_tokens > 0 {
             self.running[i].cancelled = true;
         } else {
-            self.running.remove(i).block_table.release(&mut self.pool);
+            self.running.remove(i).end(&mut self.pool, &mut self.host, &mut self.accounts);
         }
         true
     }
@@ -170,18 +197,30 @@ impl Scheduler {
     pub fn abort_all(&mut self) -> Vec<SequenceId> {
         self.in_flight = None;
         let mut dropped = self.drop_running(|_| true);
-        dropped.extend(self.waiting.drain(..).map(|s| s.id));
+        dropped.extend(self.waiting.iter().map(|s| s.id));
+        self.drop_waiting(|_| true);
         dropped
     }
 
     pub(super) fn drop_running(&mut self, drop: impl Fn(&Sequence) -> bool) -> Vec<SequenceId> {
-        let Self { running, pool, .. } = self;
+        let Self { running, pool, host, accounts, .. } = self;
         let dropped = running.extract_if(.., |s| drop(s));
         let released = dropped.map(|mut s| {
-            s.block_table.release(pool);
+            s.end(pool, host, accounts);
             s
         });
         released.filter(|s| !s.cancelled).map(|s| s.id).collect()
+    }
+
+    fn drop_waiting(&mut self, drop: impl Fn(&Sequence) -> bool) {
+        let Self { waiting, pool, host, accounts, .. } = self;
+        waiting.retain_mut(|s| {
+            let drops = drop(s);
+            if drops {
+                s.end(pool, host, accounts);
+            }
+            !drops
+        });
     }
 
     /// After a `plan` in which streams sat out: when, on the clock of `now`, to plan again even if nothing else happens.
@@ -210,10 +249,14 @@ impl Scheduler {
     }
 
     pub fn stats(&self) -> SchedulerStats {
+        let host_blocks_used = self.host.num_blocks() - self.host.num_free();
         SchedulerStats {
             running: self.running.len(),
             waiting: self.waiting.len(),
             paced: self.paced.len(),
+            offloaded: if host_blocks_used > 0 { self.waiting.iter().filter(|s| s.host.is_some()).count() } else { 0 },
+            host_blocks_used,
+            host_blocks: self.host.num_blocks(),
             kv_blocks: self.pool.num_blocks(),
             kv_blocks_used: self.pool.num_blocks() - self.pool.num_free(),
             max_num_batched_tokens: self.config.max_num_batched_tokens,
@@ -237,8 +280,15 @@ impl Scheduler {
                 return Err(format!("sequence {} writes block {}, which is shared", s.id.0, block.0));
             }
         }
-        if self.running.len() > self.config.max_num_seqs {
-            return Err(format!("{} sequences run", self.running.len()));
+        let of_running = self.running.iter().map(|s| (s.owners, true, s.is_promised));
+        self.accounts.check(of_running.chain(self.waiting.iter().map(|s| (s.owners, false, s.is_promised))))?;
+        let tables = self.waiting.iter().filter_map(|s| s.host.as_ref());
+        self.host.check_invariants(tables.flat_map(|table| table.blocks().iter().copied()))?;
+        if let Some(s) = self.running.iter().find(|s| s.host.is_some()) {
+            return Err(format!("sequence {} runs and has blocks in host memory", s.id.0));
+        }
+        if let Some(s) = self.running.iter().find(|s| !(0.0..=1.0).contains(&s.presence)) {
+            return Err(format!("sequence {} takes {} of a seat", s.id.0, s.presence));
         }
         if !self.running.is_sorted_by_key(|s| s.rank) || !self.waiting.iter().is_sorted_by_key(|s| s.rank) {
             return Err("a queue is out of order".into());
@@ -259,11 +309,12 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn preempt(&mut self, i: usize) {
-        let mut sequence = self.running.remove(i);
-        sequence.preempt(&mut self.pool);
-        self.preempted.push(sequence);
-        self.last.preemptions += 1;
+    pub(super) fn note_capped(&mut self, capped: Capped) {
+        let count = if capped.by_tenant { &mut self.last.tenant_capped } else { &mut self.last.connection_capped };
+        *count += 1;
+        if let Some(until) = capped.until {
+            self.wakeup = Some(self.wakeup.map_or(until, |wakeup| wakeup.min(until)));
+        }
     }
 
     pub(super) fn requeue_preempted(&mut self) {

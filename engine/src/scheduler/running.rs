@@ -2,10 +2,13 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     ExpiryCause, FinishReason, Network, NewSequence, Pacing, PromptScores, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
+    StreamSignal,
+    caps::{Accounts, Owners},
+    offload::HostTable,
     pacing::{StreamPacing, Wait},
 };
 use crate::{
-    kv::{BlockPool, BlockTable, CacheScope},
+    kv::{BlockPool, BlockTable, CacheScope, HostPool},
     sampling::{SampledToken, SamplingParams, ScoredToken},
 };
 
@@ -53,6 +56,16 @@ pub(super) struct Sequence {
     pub(super) num_computed_tokens: usize,
     /// Covers `tokens` while running, so that a prompt once admitted never stops half-way for want of blocks.
     pub(super) block_table: BlockTable,
+    /// Its KV in host memory: while it waits, and in the plan that brings it back.
+    pub(super) host: Option<HostTable>,
+    /// The step whose plan started it last.
+    pub(super) started_in: Option<u64>,
+    /// Share of the time in which it ran of late, 0..=1: how much of a seat it takes.
+    pub(super) presence: f64,
+    /// What its link carries, as far as it is known: a share of what a sequence gets that runs in every step, at most 1.
+    pub(super) deliverable: f64,
+    /// Since when others have been let past it because its link carries little.
+    pub(super) passed_over_since: Option<Duration>,
     /// Tokens that the step being planned, or in flight, computes; the last `drafts.len()` of them are drafts.
     pub(super) num_scheduled_tokens: usize,
     /// Guesses at the tokens after `tokens`, for the step being planned or in flight.
@@ -67,11 +80,19 @@ pub(super) struct Sequence {
     /// Cancelled while in a step; it goes when the step is done.
     pub(super) cancelled: bool,
     pub(super) pacing: StreamPacing,
+    /// Whose caps bind it.
+    pub(super) owners: Owners,
+    /// It runs and has not had the token yet that was set aside when it was let in.
+    pub(super) is_promised: bool,
+    /// A cap keeps it out of the step that is being planned.
+    pub(super) is_capped: bool,
+    /// The step that last gave it a token.
+    pub(super) last_decoded: u64,
 }
 
 impl Sequence {
     /// `limit` is the number of tokens at which any sequence ends.
-    pub(super) fn new(new: NewSequence, rank: Rank, limit: usize, scope: Option<CacheScope>) -> Self {
+    pub(super) fn new(new: NewSequence, rank: Rank, limit: usize, scope: Option<CacheScope>, owners: Owners) -> Self {
         Self {
             id: new.id,
             rank,
@@ -91,6 +112,11 @@ impl Sequence {
             num_cached_tokens: 0,
             num_computed_tokens: 0,
             block_table: BlockTable::default(),
+            host: None,
+            started_in: None,
+            presence: 1.0,
+            deliverable: 1.0,
+            passed_over_since: None,
             num_scheduled_tokens: 0,
             drafts: Vec::new(),
             draft_limit: usize::MAX,
@@ -99,6 +125,10 @@ impl Sequence {
             preemptions: 0,
             cancelled: false,
             pacing: StreamPacing::default(),
+            owners,
+            is_promised: false,
+            is_capped: false,
+            last_decoded: 0,
         }
     }
 
@@ -138,7 +168,7 @@ impl Sequence {
 
     /// Whether it gets nothing in the step that is being planned.
     pub(super) fn sits_out(&self) -> bool {
-        self.pacing.sits_out
+        self.pacing.sits_out || self.is_capped
     }
 
     /// Tokens that the step in flight samples for it: none, one, or one more than it has drafts.
@@ -161,10 +191,25 @@ impl Sequence {
         !self.sampling.reads_prompt_logits() || self.num_output_tokens() > 0
     }
 
-    /// Whether it sits the next step out: `None`, or why. Work that is not streamed is never paced.
-    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, network: &dyn Network) -> Option<Wait> {
+    /// Whether it has been sitting steps out for want of credit for at least so long.
+    pub(super) fn is_stalled(&self, now: Duration, time: Duration) -> bool {
+        self.pacing.paced_since.is_some_and(|since| now.saturating_sub(since) >= time)
+    }
+
+    /// Whether it sits the next step out: `None`, or why. Work that is not streamed is never paced. Steps take about `step_time`.
+    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, step_time: Duration, network: &dyn Network) -> Option<Wait> {
+        if !self.streamed {
+            return None;
+        }
+        let mut signal = None;
         let id = self.id;
-        if self.streamed { self.pacing.look(pacing, now, || network.stream(id)) } else { None }
+        let wait = self.pacing.look(pacing, now, || {
+            signal = network.stream(id);
+            signal
+        });
+        let link = signal.filter(|_| pacing == Pacing::PerConnection);
+        self.deliverable = link.map_or(1.0, |signal| deliverable_share(&signal, step_time));
+        wait
     }
 
     /// Its share of the step.
@@ -228,16 +273,37 @@ impl Sequence {
         }
     }
 
-    /// Gives its KV back; what is not found again will be computed again.
-    pub(super) fn preempt(&mut self, pool: &mut BlockPool) {
-        self.block_table.release(pool);
+    /// Gives up its place: its KV, and what it counts for its owners.
+    pub(super) fn end(&mut self, pool: &mut BlockPool, host: &mut HostPool, accounts: &mut Accounts) {
+        self.stop(pool, accounts);
+        self.host.take().into_iter().for_each(|table| table.release(host));
+        accounts.leave(self.owners);
+    }
+
+    fn stop(&mut self, pool: &mut BlockPool, accounts: &mut Accounts) {
+        if !self.block_table.is_empty() {
+            self.block_table.release(pool);
+            accounts.stopped(self.owners, std::mem::take(&mut self.is_promised));
+        }
+    }
+
+    /// Gives its blocks back; what is neither in host memory nor found again will be computed again.
+    pub(super) fn leave_device(&mut self, pool: &mut BlockPool, accounts: &mut Accounts) {
+        self.stop(pool, accounts);
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
         self.drafts.clear();
         // They come again with the prompt, if they have not gone out.
         self.prompt_logprobs.clear();
-        self.preemptions += 1;
     }
+}
+
+/// What a link carries, as a share of what a stream gets that runs in every step.
+fn deliverable_share(signal: &StreamSignal, step_time: Duration) -> f64 {
+    let Some(rate) = signal.delivery_rate_bytes_per_s else { return 1.0 };
+    let share = rate / f64::from(signal.chunk_bytes.max(1)) * step_time.as_secs_f64();
+    // Before the first step nothing is known, and NaN is no reason to wait.
+    if step_time.is_zero() || share.is_nan() { 1.0 } else { share.clamp(0.0, 1.0) }
 }
 
 /// Among whom a sequence's blocks may be found.

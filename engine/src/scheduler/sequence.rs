@@ -29,10 +29,36 @@ pub struct NewSequence {
     pub cache_salt: Option<Arc<str>>,
     /// The first sequence of a group with one prompt, which computes it for all; its own id for the first itself.
     pub group: Option<SequenceId>,
+    /// Whose it is, where the caps on tenants ask; requests that name none are one tenant's.
+    pub tenant: Option<Arc<str>>,
+    /// Which connection it came by, where the caps on connections ask; an unknown one has no cap.
+    pub connection: Option<u64>,
     /// When it ends if it has not by then, on the clock of `arrival`.
     pub deadline: Option<Duration>,
     /// When it ends if none of it has been computed by then.
     pub start_by: Option<Duration>,
+}
+
+impl NewSequence {
+    /// One that is not streamed, came at time 0 and has nothing else of its own.
+    pub fn new(id: SequenceId, prompt: Vec<u32>, max_tokens: usize, sampling: SamplingParams) -> Self {
+        Self {
+            id,
+            prompt,
+            max_tokens,
+            stop_token_ids: Vec::new(),
+            sampling,
+            streamed: false,
+            arrival: Duration::ZERO,
+            priority: 0,
+            cache_salt: None,
+            group: None,
+            tenant: None,
+            connection: None,
+            deadline: None,
+            start_by: None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

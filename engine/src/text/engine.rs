@@ -6,12 +6,12 @@ use std::sync::{
 use super::{GenerateError, Output, Params, Prompt, StopReason};
 use crate::{
     config::{EngineConfig, EngineInfo},
-    engine::{EmbedRequest, EngineCore, EngineError, GenerateRequest, Generation, LoadError, LoadedModel, Served},
+    engine::{EmbedRequest, EngineCore, EngineError, GenerateRequest, Generation, LoadError, LoadedModel, Origin, Served},
     grammar::{CompiledGrammar, Constraint, GrammarCompiler, GrammarError},
     health::StreamMeter,
     metrics::EngineMetrics,
     model::GenerationDefaults,
-    sampling::SampledToken,
+    sampling::{SampledToken, random},
     scheduler::FinishReason,
     tokenizer::Tokenizer,
 };
@@ -130,7 +130,7 @@ impl Engine {
     /// When the prompt does not fit the model, the model generates instead, or the engine failed or stopped.
     pub async fn embed(&self, prompt: impl Into<Prompt>) -> Result<Vec<f32>, GenerateError> {
         let prompt = prompt.into().encode(&self.shared.tokenizer, self.info())?;
-        Ok(self.embed_tokens(EmbedRequest { prompt, priority: 0, timeout: None }).await?)
+        Ok(self.embed_tokens(EmbedRequest { prompt, priority: 0, timeout: None, origin: Origin::default() }).await?)
     }
 
     /// As [`Engine::embed`], of a prompt that was checked.
@@ -174,6 +174,7 @@ impl Engine {
             priority: params.priority,
             cache_salt: params.cache_salt.clone(),
             timeout: params.timeout,
+            origin: params.origin.clone(),
         };
         let generations = self.submit_each(request, &seeds)?;
         let Shared { tokenizer, metrics, generating, .. } = &*self.shared;
@@ -256,11 +257,7 @@ impl Engine {
 
     /// SplitMix64 over the engine's seed.
     fn draw_seed(&self) -> u64 {
-        const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.shared.next_seed.fetch_add(GOLDEN_GAMMA, Relaxed).wrapping_add(GOLDEN_GAMMA);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        random::splitmix64(self.shared.next_seed.fetch_add(random::GOLDEN, Relaxed))
     }
 }
 

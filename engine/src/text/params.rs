@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
+    engine::Origin,
     grammar::CompiledGrammar,
     model::GenerationDefaults,
     sampling::{LogitAdjustments, SamplingParams},
@@ -33,6 +34,8 @@ pub struct Params {
     pub cache_salt: Option<Arc<str>>,
     /// The request ends with an error when it takes longer than this.
     pub timeout: Option<Duration>,
+    /// Whose caps bind it.
+    pub origin: Origin,
 }
 
 impl Default for Params {
@@ -51,6 +54,7 @@ impl Default for Params {
             priority: 0,
             cache_salt: None,
             timeout: None,
+            origin: Origin::default(),
         }
     }
 }

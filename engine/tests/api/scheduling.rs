@@ -14,6 +14,8 @@ use crate::{
 };
 
 const RUNNING: &str = r#"vllm:num_requests_running{engine="0",model_name="q"}"#;
+const WAITING: &str = r#"vllm:num_requests_waiting{engine="0",model_name="q"}"#;
+const TENANT_CAPPED: &str = r#"tokenflow:tenant_capped_requests{engine="0",model_name="q"}"#;
 const KV_USAGE: &str = r#"vllm:kv_cache_usage_perc{engine="0",model_name="q"}"#;
 const ABORTED: &str = r#"vllm:request_success_total{engine="0",finished_reason="abort",model_name="q"}"#;
 const HITS: &str = r#"vllm:prefix_cache_hits_total{engine="0",model_name="q"}"#;
@@ -55,6 +57,53 @@ async fn a_request_too_many_is_refused_before_its_stream_begins() {
         assert!(!text.contains("error") && text.ends_with("data: [DONE]\n\n"), "{text}");
     }
     assert_eq!(server.post_raw("/v1/completions", body(false)).await.0, StatusCode::OK, "there is room again");
+}
+
+#[tokio::test]
+async fn more_answers_than_ever_fit_are_refused_for_good() {
+    let server = start_with("one", Gate::open(), None, |config, _| {
+        config.max_num_seqs = 2;
+        config.max_waiting = Some(1);
+    });
+    for prompt in [json!("p"), json!(["p", "q"])] {
+        let n = if prompt.is_array() { 2 } else { 4 };
+        let (status, text) = server.post_raw("/v1/completions", json!({"prompt": prompt, "n": n, "temperature": 1}).to_string()).await;
+        assert_eq!((status, &error(&text)["param"]), (StatusCode::BAD_REQUEST, &json!("n")), "{text}");
+        let message = "The request asks for 4 answers, but this server runs and queues at most 3 at a time";
+        assert_eq!(error(&text)["message"], message);
+    }
+    let fits = json!({"prompt": "p", "n": 3, "temperature": 1}).to_string();
+    assert_eq!(server.post_raw("/v1/completions", fits).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_tenants_excess_waits_while_others_run() {
+    let server = start_with("one two three", Gate::closed(), None, |config, _| {
+        config.caps.tenant.max_seqs = Some(1);
+    });
+    let send = async |tenant: Option<&str>, user: Option<&str>| {
+        let body = json!({"prompt": "p", "max_tokens": 3, "stream": true, "user": user});
+        let mut request = post("/v1/completions", body.to_string());
+        tenant.into_iter().for_each(|tenant| drop(request.headers_mut().insert("x-tenant", tenant.parse().unwrap())));
+        server.send(request).await
+    };
+    let asked = [
+        send(Some("a"), None).await,
+        send(Some("a"), Some("b")).await,
+        send(None, Some("a")).await,
+        send(None, Some("b")).await,
+        send(None, None).await,
+        send(None, Some("")).await,
+    ];
+    server.gate.allow(2);
+    server.wait_for_metric(RUNNING, "3").await;
+    server.wait_for_metric(WAITING, "3").await;
+    server.wait_for_metric(TENANT_CAPPED, "3").await;
+    server.gate.set_open(true);
+    for response in asked {
+        let (status, text) = read(response).await;
+        assert!(status == StatusCode::OK && text.ends_with("data: [DONE]\n\n") && !text.contains("error"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -75,7 +75,7 @@ pub fn executor(folder: &Path, config: CpuConfig, block_size: usize) -> Option<L
     let model_config = ModelConfig::open(folder).unwrap();
     let checkpoint = Checkpoint::open(folder).unwrap();
     let model = model::load(&model_config, Loader::new(&checkpoint), &backend, 0..model_config.num_layers).unwrap();
-    Some(LocalExecutor::new(backend, model, CacheSize { num_blocks: 1024 / block_size, block_size }, 1024).unwrap())
+    Some(LocalExecutor::new(backend, model, CacheSize { num_blocks: 1024 / block_size, num_host_blocks: 0, block_size }, 1024).unwrap())
 }
 
 struct Sequence {

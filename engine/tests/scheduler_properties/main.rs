@@ -2,15 +2,18 @@
 //! every sequence finishes and every block comes back.
 
 mod behaviour;
+mod caps;
 mod fairness;
+mod offload;
+mod seats;
 mod sharing;
 mod simulation;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
 use simulation::{Link, Request, Scenario, Swing, VOCAB, check_outcome, simulate};
-use tokenflow_engine::scheduler::{NgramConfig, Pacing, PacingLaw, SchedulerConfig, SchedulingPolicy};
+use tokenflow_engine::scheduler::{Cap, Caps, NgramConfig, Pacing, PacingLaw, SchedulerConfig, SchedulingPolicy};
 
 fn swing() -> impl Strategy<Value = Swing> {
     ([0.0..=1.0f64, 0.0..=1.0f64], 1..300u64).prop_map(|(values, period_ms)| Swing { values, period_ms })
@@ -46,14 +49,17 @@ struct Extras {
     priority: i64,
     salted: bool,
     timeout_ms: Option<u64>,
+    tenant: Option<&'static str>,
+    connection: Option<u64>,
 }
 
 prop_compose! {
     fn extras()(
         shares_prompt_of in prop::option::weighted(0.6, (0..16usize, 0..60usize)), forks in prop_oneof![3 => Just(0usize), 1 => 1..4usize],
+        tenant in prop::option::weighted(0.7, prop::sample::select(vec!["a", "b"])), connection in prop::option::weighted(0.8, 1..4u64),
         seed in 0..3u64, priority in -2..3i64, salted in prop::bool::weighted(0.1), timeout_ms in prop::option::weighted(0.1, 0..500u64),
     ) -> Extras {
-        Extras { shares_prompt_of, forks, seed, priority, salted, timeout_ms }
+        Extras { shares_prompt_of, forks, seed, priority, salted, timeout_ms, tenant, connection }
     }
 }
 
@@ -66,6 +72,7 @@ fn with_extras(requests: Vec<(Request, Extras)>) -> Vec<Request> {
             request.prompt.splice(..0, other.iter().take(keep).copied());
         }
         (request.priority, request.timeout_ms) = (extras.priority, extras.timeout_ms);
+        (request.tenant, request.connection) = (extras.tenant, extras.connection);
         request.salt = extras.salted.then_some("salt");
         let leader = all.len() as u64;
         for fork in 0..=extras.forks {
@@ -77,13 +84,25 @@ fn with_extras(requests: Vec<(Request, Extras)>) -> Vec<Request> {
 }
 
 prop_compose! {
+    fn cap()(max_seqs in prop::option::weighted(0.5, 1..4usize), max_rate in prop::option::weighted(0.5, 20.0..2_000.0f64)) -> Cap {
+        Cap { max_seqs, max_rate }
+    }
+}
+
+fn caps() -> impl Strategy<Value = Caps> {
+    prop_oneof![2 => Just(Caps::default()), 1 => (cap(), cap()).prop_map(|(tenant, connection)| Caps { tenant, connection })]
+}
+
+prop_compose! {
     fn scenario()(
         max_num_batched_tokens in 1..80usize, max_num_seqs in 1..10usize, block_size in 1..17usize, pool_tokens in 20..250usize,
         max_model_len in prop_oneof![Just(1000), 40..100usize],
         pacing in prop_oneof![1 => Just(Pacing::Off), 1 => Just(Pacing::Global), 3 => Just(Pacing::PerConnection)],
         pacing_law in prop::sample::select(PacingLaw::ALL),
-        stream_rate_cap in prop::option::weighted(0.3, 5.0..500.0f64),
+        (stream_rate_cap, caps) in (prop::option::weighted(0.3, 5.0..500.0f64), caps()),
         factor in swing(),
+        num_host_blocks in prop_oneof![1 => Just(0usize), 2 => 1..40usize],
+        block_copy_us in prop::sample::select(vec![0u64, 100, 1_000, 1_000_000]),
         enable_prefix_caching in prop::bool::weighted(0.8), by_priority in prop::bool::weighted(0.4),
         long_prefill_token_threshold in prop_oneof![Just(0), 1..40usize], prefill_quantum in prop_oneof![Just(0), 1..40usize],
         drafts in prop::option::weighted(0.6, (1..8usize, 1..4usize, 0..3usize, 1..12usize)),
@@ -96,7 +115,8 @@ prop_compose! {
         });
         let config = SchedulerConfig {
             max_num_batched_tokens, max_num_seqs, block_size, num_blocks: pool_tokens.div_ceil(block_size), max_model_len,
-            pacing, pacing_law, stream_rate_cap, enable_prefix_caching, policy, long_prefill_token_threshold, prefill_quantum, speculative,
+            pacing, pacing_law, stream_rate_cap, caps, enable_prefix_caching, policy, long_prefill_token_threshold, prefill_quantum, speculative,
+            num_host_blocks, block_copy_time: Duration::from_micros(block_copy_us),
             ..SchedulerConfig::default()
         };
         Scenario { config, factor, requests }
@@ -121,6 +141,7 @@ proptest! {
     fn first_come_is_first_served(mut scenario in scenario()) {
         scenario.config.pacing = Pacing::Off;
         scenario.config.stream_rate_cap = None;
+        scenario.config.caps = Caps::default();
         scenario.config.policy = SchedulingPolicy::Fcfs;
         scenario.config.long_prefill_token_threshold = 0;
         for request in &mut scenario.requests {
@@ -140,6 +161,10 @@ proptest! {
         scenario.config.max_num_batched_tokens += scenario.config.max_num_seqs;
         scenario.config.policy = SchedulingPolicy::Fcfs;
         scenario.config.speculative = None;
+        // What one by a slow link would have kept in the cache, had it not let others pass, may be gone.
+        scenario.config.enable_prefix_caching = false;
+        // Who sits out leaves its owner's share to others, who may then take a share of a third.
+        scenario.config.caps = Caps::default();
         // What a long prompt gets beyond its share is what nobody else wants, and pacing lets others in.
         scenario.config.long_prefill_token_threshold = 0;
         for (i, request) in scenario.requests.iter_mut().enumerate() {

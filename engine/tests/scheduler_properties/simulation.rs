@@ -13,8 +13,8 @@ use tokenflow_engine::{
     kv::BlockId,
     sampling::{SampledToken, SamplingParams},
     scheduler::{
-        FinishReason, Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, StepOutput, StepPlan, StreamSignal,
-        pacing::MIN_STEP_BUDGET,
+        Cap, FinishReason, Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, StepOutput, StepPlan, StreamSignal,
+        pacing::{MIN_STEP_BUDGET, RATE_CAP_TOLERANCE},
     },
 };
 
@@ -56,19 +56,29 @@ pub fn reference(request: &Request, limit: usize) -> (Vec<u32>, FinishReason) {
 pub struct FakeExecutor {
     pub block_size: usize,
     pub slots: Vec<Option<(u32, usize)>>,
+    pub host_slots: Vec<Option<(u32, usize)>>,
 }
 
 impl FakeExecutor {
     pub fn new(config: &SchedulerConfig) -> Self {
-        Self { block_size: config.block_size, slots: vec![None; config.num_blocks * config.block_size] }
+        let slots = |num_blocks| vec![None; num_blocks * config.block_size];
+        Self { block_size: config.block_size, slots: slots(config.num_blocks), host_slots: slots(config.num_host_blocks) }
     }
 
     /// As a model does in each layer: all tokens write their KV, then every query reads its history.
     pub fn execute(&mut self, plan: &StepPlan) -> StepOutput {
         let mut output = StepOutput { step: plan.step, ..StepOutput::default() };
+        let size = self.block_size;
+        let block = |index: u32| index as usize * size..(index as usize + 1) * size;
+        for transfer in &plan.offload {
+            self.host_slots[block(transfer.host.0)].copy_from_slice(&self.slots[block(transfer.device.0)]);
+        }
         for copy in &plan.copies {
             let (from, to) = (copy.from.0 as usize * self.block_size, copy.to.0 as usize * self.block_size);
             self.slots.copy_within(from..from + self.block_size, to);
+        }
+        for transfer in &plan.onload {
+            self.slots[block(transfer.device.0)].copy_from_slice(&self.host_slots[block(transfer.host.0)]);
         }
         let mut written = HashSet::new();
         for s in &plan.sequences {
@@ -202,6 +212,8 @@ pub struct Request {
     pub group: Option<u64>,
     /// It ends this long after it came.
     pub timeout_ms: Option<u64>,
+    pub tenant: Option<&'static str>,
+    pub connection: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -231,6 +243,8 @@ impl Scenario {
             group: request.group.map(SequenceId),
             deadline: request.timeout_ms.map(|timeout| Duration::from_millis(request.arrival_ms + timeout)),
             start_by: None,
+            tenant: request.tenant.map(Into::into),
+            connection: request.connection,
         }
     }
 }
@@ -254,7 +268,11 @@ pub struct Outcome {
     pub computed_tokens: usize,
     pub copies: usize,
     pub accepted_drafts: u64,
-    pub prefix_cache_hits: u64,
+    /// Blocks copied to the host and back.
+    pub offloaded: u64,
+    pub onloaded: u64,
+    /// When the first were copied to the host.
+    pub offloaded_at: Option<Duration>,
     /// Hash of all plans in order.
     pub plans: u64,
     /// When each sequence's tokens came.
@@ -270,6 +288,7 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
     let mut outcome = Outcome::default();
     let mut arrived_at_step = HashMap::new();
     let mut now = Duration::ZERO;
+    let mut owners_tokens = HashMap::new();
     let mut to_come: Vec<usize> = (0..scenario.requests.len()).collect();
     to_come.sort_by_key(|&i| scenario.requests[i].arrival_ms);
     to_come.reverse();
@@ -312,8 +331,9 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         if scheduler.is_empty() && to_come.is_empty() {
             let stats = scheduler.stats();
             assert_eq!(stats.kv_blocks_used, 0, "all blocks come back");
+            assert_eq!(stats.host_blocks_used, 0, "all host blocks come back");
             outcome.accepted_drafts = stats.accepted_draft_tokens;
-            outcome.prefix_cache_hits = stats.prefix_cache_hits;
+            (outcome.offloaded, outcome.onloaded) = (stats.offloaded_blocks, stats.onloaded_blocks);
             return outcome;
         }
         inspect(&scheduler, now, &network);
@@ -335,6 +355,9 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         outcome.steps += 1;
         outcome.computed_tokens += plan.num_tokens();
         outcome.copies += plan.copies.len();
+        if !plan.offload.is_empty() {
+            outcome.offloaded_at.get_or_insert(now);
+        }
         if plan.step.is_multiple_of(16) {
             let json = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<StepPlan>(&json).unwrap(), plan, "a plan is data");
@@ -371,6 +394,7 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
                 outcome.steps_to_first_token.insert(update.id.0, outcome.steps - arrived_at_step[&update.id.0]);
             }
             tokens.push(update.token.token);
+            check_rates(scenario, update.id, now, &mut owners_tokens);
             *finish = update.finish;
             outcome.preemptions.insert(update.id.0, update.preemptions);
             outcome.token_times.entry(update.id.0).or_default().push(now);
@@ -386,6 +410,9 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
 fn hash(before: u64, plan: &StepPlan) -> u64 {
     let mut hasher = DefaultHasher::new();
     (before, plan.copies.iter().map(|copy| (copy.from, copy.to)).collect::<Vec<_>>()).hash(&mut hasher);
+    for transfers in [&plan.offload, &plan.onload] {
+        transfers.iter().map(|transfer| (transfer.device, transfer.host)).collect::<Vec<_>>().hash(&mut hasher);
+    }
     for s in &plan.sequences {
         (s.id, &s.tokens, s.start, &s.block_table, s.sample.is_some(), s.num_draft_tokens).hash(&mut hasher);
     }
@@ -402,9 +429,34 @@ pub fn check_plan(plan: &StepPlan, config: &SchedulerConfig, factor: f64, schedu
     let stats = scheduler.stats();
     assert_eq!(stats.prefill_tokens + stats.decode_tokens, plan.num_tokens());
     assert!(plan.num_tokens() <= stats.step_budget && stats.step_budget <= config.max_num_batched_tokens);
+    let mut targets = HashSet::new();
+    assert!(plan.offload.iter().all(|transfer| targets.insert(transfer.host)), "a host block is written once");
+    assert!(plan.onload.iter().all(|transfer| !targets.contains(&transfer.host)), "nothing is read that the same step wrote");
     for s in &plan.sequences {
         assert!(!s.tokens.is_empty());
         assert_eq!(s.block_table.len(), (s.start + s.tokens.len()).div_ceil(config.block_size));
+    }
+}
+
+/// A tenant by name, or a connection.
+type Owner<'a> = (Option<&'a str>, Option<u64>);
+
+/// Whom a cap binds, and with which cap.
+fn owners(scenario: &Scenario, id: SequenceId) -> Vec<(Owner<'_>, Cap)> {
+    let (request, caps) = (&scenario.requests[id.0 as usize], scenario.config.caps);
+    let tenant = ((Some(request.tenant.unwrap_or("nobody")), None), caps.tenant);
+    let connection = request.connection.map(|connection| ((None, Some(connection)), caps.connection));
+    std::iter::once(tenant).chain(connection).collect()
+}
+
+/// No owner has had more tokens since its first than its rate and the tolerance allow.
+fn check_rates<'a>(scenario: &'a Scenario, id: SequenceId, now: Duration, tokens: &mut HashMap<Owner<'a>, (Duration, u32)>) {
+    for (owner, cap) in owners(scenario, id) {
+        let Some(rate) = cap.max_rate else { continue };
+        let (first, count) = tokens.entry(owner).or_insert((now, 0));
+        *count += 1;
+        let allowed = (now - *first + RATE_CAP_TOLERANCE).as_secs_f64() * rate + 1.0;
+        assert!(f64::from(*count) <= allowed + 1e-3, "{owner:?} has {count} tokens at {now:?}, {allowed} are allowed");
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) async fn handle(State(state): State<Arc<ApiState>>, context: RequestC
     let prompt = std::mem::replace(&mut request.prompt, PromptField::Text(String::new()));
     let prompts = prompt_tokens(&state, "prompt", prompt, request.add_special_tokens, request.options.truncation).await?;
     generation::check_choices(prompts.len(), request.best_of)?;
+    state.engine.core().check_count(prompts.len() * request.best_of)?;
     let info = state.engine.info();
     let mut sizes = Vec::with_capacity(prompts.len());
     for prompt in &prompts {

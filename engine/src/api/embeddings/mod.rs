@@ -37,11 +37,16 @@ pub(super) async fn handle(
     let prompts = prompt_tokens(&state, "input", request.input, request.add_special_tokens, None).await?;
     let prompts: Vec<Vec<u32>> = prompts.into_iter().map(|prompt| prompt.tokens).collect();
     prompts.iter().try_for_each(|prompt| validate::check_prompt(prompt, state.engine.info()))?;
+    state.engine.core().check_count(prompts.len()).map_err(|error| ApiError::field("input", error.to_string()))?;
     let num_tokens = prompts.iter().map(Vec::len).sum();
     if let Some(log) = &context.log {
         log.starts(&request.model, num_tokens, 0, false);
     }
-    let embed = |prompt| state.engine.embed_tokens(EmbedRequest { prompt, priority: request.priority, timeout: context.timeout });
+    let origin = context.origin(request.user.as_ref());
+    let embed = |prompt| {
+        let (priority, timeout, origin) = (request.priority, context.timeout, origin.clone());
+        state.engine.embed_tokens(EmbedRequest { prompt, priority, timeout, origin })
+    };
     let vectors = try_join_all(prompts.into_iter().map(embed)).await?;
     if let Some(log) = &context.log {
         log.ended(&Outcome { prompt_tokens: num_tokens, finish: Some(FinishReason::Stop), health: 1.0, ..Outcome::default() });

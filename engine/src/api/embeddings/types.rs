@@ -16,4 +16,6 @@ pub(super) struct EmbeddingFields {
     /// On unless turned off.
     pub(super) add_special_tokens: Option<bool>,
     pub(super) priority: Option<i64>,
+    /// Whose the request is, for caps on tenants; an API key or X-Tenant says it better.
+    pub(super) user: Option<String>,
 }

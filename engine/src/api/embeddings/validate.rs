@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::types::EmbeddingFields;
 use crate::{
     api::{ApiError, ApiState, completions::PromptField, generation::empty_prompt, json_body::JsonBody},
@@ -9,6 +11,7 @@ pub(super) struct EmbeddingRequest {
     pub(super) input: PromptField,
     pub(super) add_special_tokens: bool,
     pub(super) priority: i64,
+    pub(super) user: Option<Arc<str>>,
     pub(super) form: VectorForm,
 }
 
@@ -46,6 +49,7 @@ pub(super) fn validate(state: &ApiState, body: &JsonBody) -> Result<EmbeddingReq
         input,
         add_special_tokens: fields.add_special_tokens.unwrap_or(true),
         priority: fields.priority.unwrap_or(0),
+        user: fields.user.filter(|user| !user.is_empty()).map(Arc::from),
         form: VectorForm { base64, dimensions },
     })
 }

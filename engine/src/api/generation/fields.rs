@@ -41,6 +41,8 @@ pub(in crate::api) struct GenerationFields {
     pub(super) truncation_side: Option<TruncationSide>,
     pub(super) priority: Option<i64>,
     pub(super) cache_salt: Option<String>,
+    /// Whose the request is, for caps on tenants; an API key or X-Tenant says it better.
+    pub(super) user: Option<String>,
     /// Log-probabilities name tokens by id.
     pub(super) return_tokens_as_token_ids: Option<bool>,
     /// The answer has the ids of its tokens and of the prompt's.

@@ -20,7 +20,8 @@ pub(in crate::api) fn start(
     let connection = options.stream.and(context.connection.clone());
     let client = ClientWord { health_factor: options.health_factor, ..context.client };
     let meter = connection.map(|connection| Arc::new(StreamMeter::new(connection, client)));
-    let params = Params { timeout: context.timeout.or(options.params.timeout), ..options.params.clone() };
+    let origin = context.origin(options.params.origin.tenant.as_ref());
+    let params = Params { timeout: context.timeout.or(options.params.timeout), origin, ..options.params.clone() };
     let interval = if options.stream.is_some() { state.stream_interval } else { 1 };
     let prompt_tokens = prompt.len();
     let outputs = state.engine.start_group(prompt, max_tokens, &params, meter, n)?;

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     api::{ApiError, ApiState, json_body::JsonBody},
+    engine::Origin,
     sampling::SamplingParams,
     text::Params,
     tokenizer::Tokenizer,
@@ -130,6 +131,7 @@ impl GenerationFields {
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
             priority: self.priority.unwrap_or(0),
             cache_salt: self.cache_salt.map(Arc::from),
+            origin: Origin { tenant: self.user.filter(|user| !user.is_empty()).map(Arc::from), connection: None },
             ..Params::default()
         };
         Ok(GenerationOptions {

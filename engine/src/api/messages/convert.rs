@@ -30,6 +30,7 @@ pub(super) fn chat(fields: MessagesFields) -> Result<Map<String, Value>, ApiErro
         "temperature": fields.temperature,
         "top_p": fields.top_p,
         "top_k": fields.top_k,
+        "user": fields.metadata.and_then(|metadata| metadata.user_id),
         "chat_template_kwargs": template_kwargs,
     });
     // Anthropic's clients send an empty list for no tools.

@@ -20,8 +20,15 @@ pub(super) struct MessagesFields {
     pub(super) tool_choice: Option<ToolChoice>,
     pub(super) thinking: Option<Thinking>,
     pub(super) output_config: Option<OutputConfig>,
+    /// Whose the request is, for caps on tenants.
+    pub(super) metadata: Option<Metadata>,
     /// Further variables of the model's chat template.
     pub(super) chat_template_kwargs: Option<Map<String, Value>>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct Metadata {
+    pub(super) user_id: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

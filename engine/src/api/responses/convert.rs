@@ -47,6 +47,7 @@ pub(super) const SHARED: &[&str] = &[
     "cache_salt",
     "health_factor",
     "vllm_xargs",
+    "user",
 ];
 
 /// Fields that would change the answer and that this server does not honour; false and null ask for nothing.

@@ -107,6 +107,7 @@ mod tests {
             ("model".to_owned(), json!("m")),
             ("parallel_tool_calls".to_owned(), json!(true)),
             ("input".to_owned(), json!("x")),
+            ("user".to_owned(), json!("u")),
         ]);
         let body = JsonBody::from_object(object.clone(), 0);
         let chat = convert::chat(&body.fields().unwrap(), &body).unwrap();

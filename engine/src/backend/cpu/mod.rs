@@ -42,7 +42,7 @@ use super::{
 use crate::{
     kv::BlockId,
     sampling::{self, SampledToken, ScoredToken},
-    scheduler::SampleRequest,
+    scheduler::{BlockTransfer, SampleRequest},
 };
 
 pub struct CpuBackend {
@@ -90,6 +90,7 @@ impl Backend for CpuBackend {
     type Vector = CpuVector;
     type Buffer = CpuBuffer;
     type KvCache = CpuKvCache;
+    type HostKvCache = CpuKvCache;
     type Batch = CpuBatch;
 
     fn name(&self) -> &'static str {
@@ -128,6 +129,19 @@ impl Backend for CpuBackend {
 
     fn copy_block(&self, kv: &mut CpuKvCache, from: BlockId, to: BlockId) {
         kv.copy_block(from.0 as usize, to.0 as usize);
+    }
+
+    fn host_kv_cache(&self, layout: KvLayout) -> Result<CpuKvCache, BackendError> {
+        // Its pages come when they are first written.
+        CpuKvCache::new(KvShape { layout, dtype: self.config.kv_dtype }, 0, &self.cpu.pool)
+    }
+
+    fn offload(&self, kv: &CpuKvCache, host: &mut CpuKvCache, blocks: &[BlockTransfer]) {
+        host.copy_from(kv, blocks.iter().map(|block| (block.device.0 as usize, block.host.0 as usize)), &self.cpu.pool);
+    }
+
+    fn onload(&self, kv: &mut CpuKvCache, host: &CpuKvCache, blocks: &[BlockTransfer]) {
+        kv.copy_from(host, blocks.iter().map(|block| (block.host.0 as usize, block.device.0 as usize)), &self.cpu.pool);
     }
 
     fn batch(&self, batch: RaggedBatch) -> CpuBatch {

@@ -149,6 +149,31 @@ impl CpuKvCache {
         }
     }
 
+    /// Copies blocks of another cache, each a pair of where it lies there and where it goes here, in all layers.
+    pub(super) fn copy_from(&mut self, other: &Self, blocks: impl Iterator<Item = (usize, usize)>, pool: &Pool) {
+        let blocks: Vec<(usize, usize)> = blocks.collect();
+        let (here, there) = (&self.shape, &other.shape);
+        let same = |a: &KvShape| (a.layout.num_layers, a.layout.num_kv_heads, a.layout.head_dim, a.layout.block_size, a.element_bytes());
+        assert_eq!(same(here), same(there), "caches of one shape");
+        for &(from, to) in &blocks {
+            assert!(from < there.layout.num_blocks && to < here.layout.num_blocks, "a copy stays within the caches");
+        }
+        let layers = here.layout.num_layers;
+        let bytes = here.block_bytes() / layers.max(1);
+        pool.split(layers, blocks.len() > 1, |_, layers| {
+            for layer in layers {
+                for &(from, to) in &blocks {
+                    let (from, to) = (there.group_offset(layer, from, 0, 0), here.group_offset(layer, to, 0, 0));
+                    // SAFETY: both blocks lie within their memory; this one's is exclusively borrowed, and its layer is this thread's alone.
+                    unsafe {
+                        let to = self.memory.as_shared_mut_ptr().add(to);
+                        std::ptr::copy_nonoverlapping(other.memory.as_ptr().add(from), to, bytes);
+                    }
+                }
+            }
+        });
+    }
+
     /// Stores one token's key and value of one head.
     ///
     /// # Safety

@@ -6,10 +6,10 @@ use super::{
 };
 use crate::{
     executor::{CacheSize, Executor, LocalExecutor},
-    kv::BlockId,
+    kv::{BlockId, HostBlockId},
     model::{self, ModelConfig},
     sampling::{SampledToken, SamplingParams},
-    scheduler::{SampleRequest, ScheduledSequence, SequenceId, StepPlan},
+    scheduler::{BlockTransfer, SampleRequest, ScheduledSequence, SequenceId, StepPlan},
     weights::{Checkpoint, Loader},
 };
 
@@ -101,24 +101,36 @@ fn checkpoints(format: BlockFormat, more: BlockFormat, embedding: bool) -> [Chec
 
 /// Greedy tokens after a prompt, with their log-probabilities.
 fn generate(checkpoint: &Checkpoint, config: CpuConfig) -> Vec<SampledToken> {
+    generate_while(checkpoint, config, false)
+}
+
+/// The same; where the cache moves, all of it goes to the host and back to other blocks before each step.
+fn generate_while(checkpoint: &Checkpoint, config: CpuConfig, moves: bool) -> Vec<SampledToken> {
     let backend = CpuBackend::new(config).expect("available");
     let model_config = ModelConfig::parse(CONFIG.as_bytes(), None).expect("valid");
     let model = model::load(&model_config, Loader::new(checkpoint), &backend, 0..2).expect("valid");
-    let mut executor = LocalExecutor::new(backend, model, CacheSize { num_blocks: 8, block_size: BLOCK_SIZE }, 64).expect("small");
+    let mut executor =
+        LocalExecutor::new(backend, model, CacheSize { num_blocks: 16, num_host_blocks: 8, block_size: BLOCK_SIZE }, 64).expect("small");
     let params = SamplingParams { logprobs: Some(5), ..SamplingParams::greedy() };
     let mut tokens: Vec<u32> = (0..20).map(|i| 3 + i * 7).collect();
     let (mut computed, mut sampled) = (0, Vec::new());
+    let blocks = |step: usize| (0..8).map(move |i| BlockId(i + if moves { step as u32 % 2 * 8 } else { 0 }));
     while sampled.len() < STEPS {
         let sequence = ScheduledSequence {
             id: SequenceId(0),
             tokens: tokens[computed..].to_vec(),
             start: computed,
-            block_table: (0..8).map(BlockId).collect(),
+            block_table: blocks(sampled.len()).collect(),
             sample: Some(SampleRequest::after(&params, &tokens, sampled.len())),
             num_draft_tokens: 0,
         };
         computed = tokens.len();
-        let plan = StepPlan { step: sampled.len() as u64, sequences: vec![sequence], ..StepPlan::default() };
+        let mut plan = StepPlan { step: sampled.len() as u64, sequences: vec![sequence], ..StepPlan::default() };
+        if moves && !sampled.is_empty() {
+            let transfer = |(i, device): (u32, BlockId)| BlockTransfer { device, host: HostBlockId(7 - i) };
+            plan.offload = (0..).zip(blocks(sampled.len() - 1)).map(transfer).collect();
+            plan.onload = (0..).zip(blocks(sampled.len())).map(transfer).collect();
+        }
         let (_, token) = executor.execute(&plan).expect("runs").sampled.swap_remove(0);
         tokens.push(token.token);
         sampled.push(token);
@@ -152,6 +164,17 @@ fn a_packed_model_says_what_its_values_say() {
             if CpuBackend::new(bf16).expect("available").cpu.dot_bf16 {
                 compare(&but_embedding, bf16);
             }
+        }
+    }
+}
+
+#[test]
+fn what_was_in_host_memory_is_what_it_was_before() {
+    let [_, values] = checkpoints(BlockFormat::Q8_0, BlockFormat::Q8_0, true);
+    for kv_dtype in [KvType::F32, KvType::BF16, KvType::F16, KvType::Fp8] {
+        for threads in [1, 2] {
+            let config = CpuConfig { threads, compute: ComputeType::F32, kv_dtype, ..CpuConfig::default() };
+            assert_eq!(generate_while(&values, config, true), generate(&values, config), "{kv_dtype:?}");
         }
     }
 }
