@@ -116,6 +116,16 @@ fn a_link_is_as_fast_as_its_shape_also_when_that_changes() {
 }
 
 #[test]
+fn a_narrow_link_carries_full_packets() {
+    let Some(_turn) = turn() else { return };
+    // A rate at which a burst of exactly one packet would be rounded down to less.
+    let topology = one(LinkShape::limited(60_000));
+    let mut download = Download::start(&topology.group(0));
+    download.reader.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    download.reader.read_exact(&mut [0; 15_000]).expect("full packets come through");
+}
+
+#[test]
 fn a_lossy_link_loses_the_fraction_that_it_should() {
     let Some(_turn) = turn() else { return };
     let topology = one(LinkShape::free().loss(0.1));

@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 use super::{
     Host, LinkShape, QueueState,
     delay::{self, Relay},
+    network::Network,
     queue::QueueReader,
     shape::FRAME_BYTES,
 };
@@ -43,12 +44,20 @@ struct State {
 pub(super) const DOWNSTREAM: &str = "uplink";
 
 impl Link {
-    /// Joins two hosts; the devices have no addresses yet.
-    pub(super) fn new(upstream: &Arc<Host>, device: &str, downstream: &Arc<Host>, shape: &LinkShape) -> anyhow::Result<Self> {
+    /// Joins two hosts by a network.
+    pub(super) fn new(
+        upstream: &Arc<Host>,
+        device: &str,
+        downstream: &Arc<Host>,
+        network: &Network,
+        shape: &LinkShape,
+    ) -> anyhow::Result<Self> {
         shape.validate()?;
         let relay = if shape.delay.is_zero() {
-            let peer = downstream.name();
-            upstream.ip(&format!("link add {device} gso_max_segs 1 type veth peer name {DOWNSTREAM} netns {peer}"))?;
+            let (peer, near, far) = (downstream.name(), network.near_mac(), network.far_mac());
+            upstream.ip(&format!(
+                "link add {device} address {near} gso_max_segs 1 type veth peer name {DOWNSTREAM} address {far} netns {peer}"
+            ))?;
             None
         } else {
             let near = upstream.within(|| delay::open_tun(device))?;
@@ -67,7 +76,23 @@ impl Link {
             first: shape.clone(),
         };
         link.shape(shape)?;
+        link.up(network)?;
         Ok(link)
+    }
+
+    fn up(&self, network: &Network) -> anyhow::Result<()> {
+        let (near, far) = (network.near(), network.far());
+        let mut ends = [
+            format!("addr add {near}/30 dev {0}\nlink set {0} up\n", self.device),
+            format!("addr add {far}/30 dev {DOWNSTREAM}\nlink set {DOWNSTREAM} up\n"),
+        ];
+        if self.relay.is_none() {
+            // Answers of ARP would wait in the queue, until who asked gives up.
+            ends[0] += &format!("neigh add {far} lladdr {} dev {} nud permanent\n", network.far_mac(), self.device);
+            ends[1] += &format!("neigh add {near} lladdr {} dev {DOWNSTREAM} nud permanent\n", network.near_mac());
+        }
+        self.upstream.ip(&ends[0])?;
+        self.downstream.ip(&ends[1])
     }
 
     /// Changes the link. Packets in its queue stay there.
@@ -119,8 +144,8 @@ impl Link {
 
     fn limit(&self, shape: &LinkShape) -> anyhow::Result<()> {
         let limits = shape.rate.map_or(UNLIMITED.to_owned(), |rate| {
-            // A millisecond's worth, as timers go, and a full packet at least.
-            let burst = (rate / 8_000).max(FRAME_BYTES);
+            // A millisecond's worth, as timers go, and a full packet at least: some more, since `tc` rounds it down to whole clock ticks.
+            let burst = (rate / 8_000).max(FRAME_BYTES + 86);
             format!("rate {rate}bit burst {burst} limit {}", shape.queue_bytes)
         });
         // Packets on a TUN device have no Ethernet header; links with and without delay shall be equally fast.

@@ -35,14 +35,19 @@ impl Namespace {
         let (host, peer) = (network.near(), network.far());
         let client = Host::new()?;
         let link = device_name();
-        // Segments of 64 KB would not fit a small burst.
-        let ours = format!(
-            "link add {link} type veth peer name {DOWNSTREAM} netns {}\naddr add {host}/30 dev {link}\nlink set {link} gso_max_segs 1 up",
+        let (ours, theirs) = (network.near_mac(), network.far_mac());
+        // Segments of 64 KB would not fit a small burst, and answers of ARP would wait in the queue until who asked gives up.
+        let near_end = format!(
+            "link add {link} address {ours} type veth peer name {DOWNSTREAM} address {theirs} netns {}\naddr add {host}/30 dev {link}\n\
+             link set {link} gso_max_segs 1 up\nneigh add {peer} lladdr {theirs} dev {link} nud permanent",
             client.name()
         );
-        batch("ip", None, &ours)?;
+        batch("ip", None, &near_end)?;
         let namespace = Self { link, host, peer, client, _network: network };
-        namespace.client.ip(&format!("addr add {peer}/30 dev {DOWNSTREAM}\nlink set {DOWNSTREAM} up"))?;
+        let far_end = format!(
+            "addr add {peer}/30 dev {DOWNSTREAM}\nlink set {DOWNSTREAM} up\nneigh add {host} lladdr {ours} dev {DOWNSTREAM} nud permanent"
+        );
+        namespace.client.ip(&far_end)?;
         Ok(namespace)
     }
 

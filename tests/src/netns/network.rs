@@ -51,6 +51,14 @@ impl Network {
         Ipv4Addr::from_bits(self.base.to_bits() + 2)
     }
 
+    pub(super) fn near_mac(&self) -> String {
+        mac(self.near())
+    }
+
+    pub(super) fn far_mac(&self) -> String {
+        mac(self.far())
+    }
+
     /// As a route's destination.
     pub(super) fn prefix(&self) -> String {
         format!("{}/30", self.base)
@@ -63,6 +71,12 @@ impl Drop for Network {
             pool.used.remove(&self.index);
         }
     }
+}
+
+/// A locally administered address that a network's other end can know.
+fn mac(address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    format!("02:54:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// Has the kernel forget round trips and windows of earlier connections into our block: they would be the first ones of new connections.

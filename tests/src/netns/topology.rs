@@ -112,12 +112,10 @@ impl Group {
         };
         let router = shared.as_ref().map_or(&uplink.router, |path| &path.router);
         let device = format!("d{n}");
-        let link = Link::new(router, &device, &client, &spec.link)?;
-        let (near, far, prefix) = (network.near(), network.far(), network.prefix());
-        router.ip(&format!("addr add {near}/30 dev {device}\nlink set {device} up"))?;
-        client.ip(&format!("addr add {far}/30 dev {DOWNSTREAM}\nlink set {DOWNSTREAM} up\nroute add default via {near}"))?;
+        let link = Link::new(router, &device, &client, &network, &spec.link)?;
+        client.ip(&format!("route add default via {}", network.near()))?;
         if let Some(path) = &shared {
-            path.uplink.router.ip(&format!("route add {prefix} via {}", path.network.far()))?;
+            path.uplink.router.ip(&format!("route add {} via {}", network.prefix(), path.network.far()))?;
         }
         let group = Self { name: spec.name.clone(), link, client, network, uplink, shared };
         group.route(spec.congestion_control)?;
@@ -226,10 +224,8 @@ impl SharedPath {
     fn new(shape: &LinkShape) -> anyhow::Result<Self> {
         let uplink = Arc::new(Uplink::new()?);
         let (router, network) = (Arc::new(Host::router()?), Network::take()?);
-        let link = Arc::new(Link::new(&uplink.router, "shared", &router, shape)?);
-        let (near, far) = (network.near(), network.far());
-        uplink.router.ip(&format!("addr add {near}/30 dev shared\nlink set shared up"))?;
-        router.ip(&format!("addr add {far}/30 dev {DOWNSTREAM}\nlink set {DOWNSTREAM} up\nroute add default via {near}"))?;
+        let link = Arc::new(Link::new(&uplink.router, "shared", &router, &network, shape)?);
+        router.ip(&format!("route add default via {}", network.near()))?;
         Ok(Self { link, uplink, router, network })
     }
 }
