@@ -46,7 +46,7 @@ pub struct Sample {
     pub health: Vec<Option<f64>>,
 }
 
-/// A datagram that went through a bottleneck's queue and came back.
+/// Of a datagram that went through a bottleneck's queue and came back, or as the queue itself says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RoundTrip {
     pub group: usize,

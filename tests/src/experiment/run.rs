@@ -43,7 +43,7 @@ pub(super) struct Setup<'a> {
 /// # Errors
 /// When a server does not start, a stream breaks off, or it is cancelled.
 pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, setup: &Setup) -> anyhow::Result<Record> {
-    testbed.reset(scenario)?;
+    testbed.reset()?;
     let mut servers = Servers::start(setup.model, variant, setup.engine_flags)?;
     ensure!(servers.probe()? == "ebpf", "the kernel program is not attached, see the hint server's log");
     let proxied = scenario.groups.iter().any(|group| group.proxied);
@@ -71,7 +71,7 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
 
     let began = Instant::now();
     let before = servers.processor_seconds();
-    let mut samples = Vec::new();
+    let (mut samples, mut queues) = (Vec::new(), Vec::new());
     let mut events = scenario.events.iter().filter(|event| event.at < scenario.window).peekable();
     let mut next_sample = began;
     while began.elapsed() < scenario.window {
@@ -84,6 +84,7 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
             }
         } else if Instant::now() >= next_sample {
             let at = began.elapsed().as_secs_f64();
+            queues.extend(testbed.queues(at)?);
             samples.extend(servers.hint_url().and_then(|url| sample(url, &clients, at)));
             next_sample += SAMPLE_INTERVAL;
         }
@@ -98,8 +99,8 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
     };
     let cores = before.iter().map(spent).collect();
     let since = |at: Instant| if at >= began { (at - began).as_secs_f64() } else { -(began - at).as_secs_f64() };
-    let round_trips = testbed::round_trips(&probes, since, scenario.window.as_secs_f64());
-    drop(probes);
+    let mut round_trips = testbed::round_trips(&probes, since, scenario.window.as_secs_f64());
+    round_trips.extend(queues);
     Ok(Record { seats: clients.finish(began), samples, round_trips, cores })
 }
 

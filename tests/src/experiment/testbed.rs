@@ -1,6 +1,6 @@
 //! The hosts and links of a scenario: a client host for each link of each group.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{Load, RoundTrip, Scenario};
 use crate::netns::{ClientSpec, CongestionControl, Group, RttProbe, Topology, TopologySpec};
@@ -36,14 +36,8 @@ impl Testbed {
     ///
     /// # Errors
     /// When `tc` refuses.
-    pub fn reset(&self, scenario: &Scenario) -> anyhow::Result<()> {
-        for (client, (group, _)) in self.places.iter().enumerate() {
-            self.topology.group(client).shape(&scenario.groups[*group].link)?;
-        }
-        if let (Some(link), Some(shape)) = (self.topology.shared(), &scenario.shared) {
-            link.shape(shape)?;
-        }
-        Ok(())
+    pub fn reset(&self) -> anyhow::Result<()> {
+        self.topology.reset()
     }
 
     /// # Errors
@@ -77,6 +71,30 @@ impl Testbed {
     pub fn probes(&self) -> anyhow::Result<Vec<(usize, RttProbe)>> {
         let first = self.places.iter().enumerate().filter(|(_, place)| place.1 == 0);
         first.map(|(client, place)| Ok((place.0, self.topology.group(client).rtt_probe()?))).collect()
+    }
+}
+
+impl Testbed {
+    /// The round trip that a packet sent now would have through the first link of each group whose way has a rate: what the queues need at
+    /// that rate, and the fixed delays. Where a queue is full, the probes are among what it drops, and tell nothing.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn queues(&self, at: f64) -> anyhow::Result<Vec<RoundTrip>> {
+        let mut trips = Vec::new();
+        for (client, (group, _)) in self.places.iter().enumerate().filter(|(_, place)| place.1 == 0) {
+            let host = self.topology.group(client);
+            let way: Vec<_> = self.topology.shared().into_iter().chain([host.link()]).collect();
+            if way.iter().all(|link| link.current().rate.is_none()) {
+                continue;
+            }
+            let mut trip = Duration::ZERO;
+            for link in way {
+                trip += link.queue()?.delay + 2 * link.current().delay;
+            }
+            trips.push(RoundTrip { group: *group, at, ms: trip.as_secs_f64() * 1000.0 });
+        }
+        Ok(trips)
     }
 }
 

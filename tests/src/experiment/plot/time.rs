@@ -23,7 +23,7 @@ pub struct Curve {
     pub health: Vec<(f64, f64)>,
 }
 
-const LEFT: f64 = 64.0;
+const LEFT: f64 = 84.0;
 const TOP: f64 = 96.0;
 const WIDTH: f64 = 330.0;
 const GAP: f64 = 26.0;
