@@ -8,6 +8,9 @@ use tokenflow_tests::{
     netns::{self, CongestionControl},
 };
 
+/// One test at a time: they share the machine, and one counts namespaces.
+static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 fn skipped() -> bool {
     match netns::unavailable() {
         Some(reason) => {
@@ -38,6 +41,7 @@ fn an_experiment_leaves_a_summary_a_page_plots_and_series() {
     if skipped() {
         return;
     }
+    let _turn = TURN.lock();
     let out = tempfile::tempdir().unwrap();
     let (name, build) = scenarios::ALL.iter().find(|(name, _)| *name == "mixed").unwrap();
     let options = Options {
@@ -99,6 +103,7 @@ fn an_interrupted_experiment_leaves_nothing() {
     if skipped() {
         return;
     }
+    let _turn = TURN.lock();
     let out = tempfile::tempdir().unwrap();
     let options = Options {
         out: out.path().join("summary"),

@@ -43,9 +43,8 @@ pub struct Options {
 /// Where it stands: runs done, runs in all, what runs now.
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize, &str);
 
-/// Streams at a time for which the engine's speed is measured, and for how long.
-const CALIBRATION_STREAMS: [usize; 5] = [1, 4, 8, 16, 32];
-const CALIBRATION_WINDOW: Duration = Duration::from_secs(3);
+/// Streams at a time for which the engine's speed is measured, for as long as a run's window: steps take longer as contexts grow.
+const CALIBRATION_STREAMS: [usize; 4] = [1, 8, 16, 32];
 
 /// Runs of one experiment, calibration included.
 pub fn runs(options: &Options) -> usize {
@@ -135,7 +134,7 @@ fn calibrate(window: Duration, setup: &Setup, tell: &mut impl FnMut(&str, usize)
     let mut calibration = Calibration { throughput: Vec::new(), payload_bytes_per_token: 1.0 };
     for streams in CALIBRATION_STREAMS {
         tell(&format!("calibration, {streams} streams"), 0);
-        let mut scenario = Scenario::new("calibration", "", window.min(CALIBRATION_WINDOW));
+        let mut scenario = Scenario::new("calibration", "", window);
         let links = streams.min(4);
         scenario.groups = vec![GroupSpec::new("clients", links, streams / links, LinkShape::free()).healthy()];
         let record = run(&scenario, &Testbed::new(&scenario, CongestionControl::Cubic)?, &off, setup)?;

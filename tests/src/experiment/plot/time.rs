@@ -38,7 +38,7 @@ pub fn time(title: &str, columns: &[Column], events: &[f64], seconds: f64) -> St
     svg.text((LEFT, 24.0), title, Anchor::Start, INK, true);
     legend(&mut svg, columns);
 
-    let highest = columns.iter().flat_map(|c| &c.curves).flat_map(|c| &c.rate).map(|point| point.1).fold(0.0, f64::max);
+    let highest = highest(columns);
     let (rate_ticks, health_ticks) = (ticks(highest), [0.0, 0.5, 1.0]);
     let rate_max = rate_ticks.last().copied().unwrap_or(1.0);
     for (index, column) in columns.iter().enumerate() {
@@ -70,6 +70,16 @@ pub fn time(title: &str, columns: &[Column], events: &[f64], seconds: f64) -> St
     svg.text((8.0, HEALTH_TOP - 12.0), "health", Anchor::Start, MUTED, false);
     svg.text((width - GAP, HEALTH_TOP + HEALTH_HEIGHT + 40.0), "seconds", Anchor::End, MUTED, false);
     svg.finish(title)
+}
+
+/// Where the scale ends: at the largest rate, unless that is a burst far above nearly all others, which is then cut at the top.
+fn highest(columns: &[Column]) -> f64 {
+    let rates = columns.iter().flat_map(|column| &column.curves).flat_map(|curve| &curve.rate);
+    let mut rates: Vec<f64> = rates.map(|point| point.1).collect();
+    rates.sort_by(f64::total_cmp);
+    let largest = rates.last().copied().unwrap_or(0.0);
+    let usual = rates.get(rates.len() * 95 / 100).copied().unwrap_or(0.0);
+    if usual > 0.0 { largest.min(1.5 * usual) } else { largest }
 }
 
 fn legend(svg: &mut Svg, columns: &[Column]) {
