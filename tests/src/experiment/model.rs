@@ -34,9 +34,12 @@ pub(super) fn make(folder: &Path) -> anyhow::Result<()> {
     write(&folder.join("model.safetensors"), widen(&read("model.safetensors")?)?)
 }
 
+/// Type, shape, bytes.
+type Tensor<'a> = (Dtype, Vec<usize>, Cow<'a, [u8]>);
+
 fn widen(weights: &[u8]) -> anyhow::Result<Vec<u8>> {
     let tensors = SafeTensors::deserialize(weights)?;
-    let mut wide: BTreeMap<String, (Dtype, Vec<usize>, Cow<[u8]>)> = BTreeMap::new();
+    let mut wide: BTreeMap<String, Tensor> = BTreeMap::new();
     for (name, tensor) in tensors.iter() {
         let (mut shape, mut data) = (tensor.shape().to_vec(), Cow::Borrowed(tensor.data()));
         if name.ends_with("gate_proj.weight") || name.ends_with("up_proj.weight") {

@@ -11,14 +11,14 @@ use super::{
     Calibration, GroupSpec, Measure, Mode, Scenario, Variant,
     bound::bound_tokens_per_s,
     files::write,
-    measure::{Measures, measure},
+    measure::measure,
     model,
     page::{self, ROWS},
     plot::{self, Bars, Column, Panel},
     run::{Setup, run},
     scenarios::Build,
     series,
-    summary::{Machine, ModeResult, Modes, Series, Summary, aims},
+    summary::{Machine, ModeResult, Modes, Run, Series, Summary, aims},
     testbed::Testbed,
     variant::{names, order},
 };
@@ -75,7 +75,7 @@ pub fn experiment(build: Build, options: &Options, cancelled: &(dyn Fn() -> bool
     for cc in &options.congestion_controls {
         tell(&format!("{} {}: links", scenario.name, cc.name()), 0);
         let testbed = Testbed::new(&scenario, *cc)?;
-        let mut measured: Vec<Vec<(Measures, Vec<(String, f64)>)>> = vec![Vec::new(); options.variants.len()];
+        let mut measured: Vec<Vec<Run>> = vec![Vec::new(); options.variants.len()];
         let mut columns: Vec<Option<Column>> = vec![None; options.variants.len()];
         for round in 0..options.runs {
             for index in order(options.variants.len(), round) {

@@ -50,6 +50,9 @@ pub struct ModeResult {
     pub cores: BTreeMap<String, Value>,
 }
 
+/// A run's measures, and its processor time by process.
+pub type Run = (Measures, Vec<(String, f64)>);
+
 /// A median and the runs that it is of, in order of rounds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Value {
@@ -88,8 +91,8 @@ impl Value {
 }
 
 impl ModeResult {
-    /// From the measures and the processor time of each run. A measure that one run lacks is left out of that run only.
-    pub fn of(runs: &[(Measures, Vec<(String, f64)>)]) -> Self {
+    /// A measure that one run lacks is left out of that run only.
+    pub fn of(runs: &[Run]) -> Self {
         let mut measures: BTreeMap<Measure, Vec<f64>> = BTreeMap::new();
         let mut cores: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for (run, processes) in runs {

@@ -6,12 +6,15 @@ use super::{
     svg::{Anchor, Svg},
 };
 
+/// A median and its runs.
+pub type Bar = (f64, Vec<f64>);
+
 /// One measure.
 #[derive(Clone, Debug)]
 pub struct Panel {
     pub title: String,
-    /// For each cluster (a congestion control), for each mode: the runs and their median; `None` where it was not measured.
-    pub clusters: Vec<Vec<Option<(f64, Vec<f64>)>>>,
+    /// For each cluster (a congestion control), for each mode, a bar; `None` where it was not measured.
+    pub clusters: Vec<Vec<Option<Bar>>>,
 }
 
 /// The whole figure.
