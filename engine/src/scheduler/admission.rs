@@ -134,7 +134,7 @@ impl Scheduler {
             }
         }
         self.accounts.started(sequence.owners);
-        sequence.is_promised = true;
+        sequence.is_prepaid = true;
         give(budget, &mut sequence);
         let place = self.running.partition_point(|s| s.rank < sequence.rank);
         self.running.insert(place, sequence);

@@ -63,8 +63,6 @@ struct Account {
     /// Sequences that are here, and those of them that run.
     members: usize,
     running: usize,
-    /// Running sequences that were let in for a token that they have not had yet.
-    promised: usize,
     /// When the rate lets the next token go, the tolerance aside.
     next_token: Duration,
     /// Tokens given in plan number `given_in`.
@@ -138,7 +136,6 @@ impl Accounts {
             interval,
             members: 1,
             running: 0,
-            promised: 0,
             next_token: Duration::ZERO,
             given: 0,
             given_in: 0,
@@ -187,19 +184,18 @@ impl Accounts {
         Ok(())
     }
 
-    /// It runs from now on, and its first token is set aside. Call it once for each sequence, until [`Accounts::stopped`].
+    /// It runs from now on, and its first token is charged. Call it once for each sequence, until [`Accounts::stopped`].
     pub(super) fn started(&mut self, owners: Owners) {
         for at in owners.accounts() {
             self.accounts[at].running += 1;
-            self.accounts[at].promised += 1;
+            self.accounts[at].charge(self.now);
         }
     }
 
-    /// It runs no more; `is_promised` says that it has not had the token that was set aside.
-    pub(super) fn stopped(&mut self, owners: Owners, is_promised: bool) {
+    /// It runs no more.
+    pub(super) fn stopped(&mut self, owners: Owners) {
         for at in owners.accounts() {
             self.accounts[at].running -= 1;
-            self.accounts[at].promised -= usize::from(is_promised);
         }
     }
 
@@ -214,40 +210,33 @@ impl Accounts {
         Ok(())
     }
 
-    /// A token was sampled; `was_promised` says that it is the one that was set aside.
-    pub(super) fn token_sampled(&mut self, owners: Owners, was_promised: bool, now: Duration) {
-        for at in owners.accounts() {
-            let account = &mut self.accounts[at];
-            account.promised -= usize::from(was_promised);
-            if let Some(interval) = account.interval {
-                account.next_token = account.next_token.max(now).saturating_add(interval);
-            }
-        }
+    /// A token was sampled that was not charged before.
+    pub(super) fn token_sampled(&mut self, owners: Owners, now: Duration) {
+        owners.accounts().for_each(|at| self.accounts[at].charge(now));
     }
 
     /// Whether the rate lets one more token go in this plan.
     fn check_rate(&self, account: &Account) -> Result<(), Capped> {
         let Some(interval) = account.interval else { return Ok(()) };
-        let taken = account.promised + account.given_in(self.plan);
-        let due = account.next_token.saturating_add(interval.saturating_mul(taken as u32)).saturating_sub(self.tolerance);
+        let given = interval.saturating_mul(account.given_in(self.plan) as u32);
+        let due = account.next_token.max(self.now).saturating_add(given).saturating_sub(self.tolerance);
         if due <= self.now { Ok(()) } else { Err(Capped { until: Some(due), by_tenant: matches!(account.owner, Owner::Tenant(_)) }) }
     }
 
-    /// Checks the books against the sequences that are here: their owners, and whether each runs and was promised a token.
-    pub(super) fn check(&self, sequences: impl Iterator<Item = (Owners, bool, bool)>) -> Result<(), String> {
-        let mut counted = vec![(0, 0, 0); self.accounts.len()];
-        for (owners, runs, is_promised) in sequences {
+    /// Checks the books against the sequences that are here: their owners, and whether each runs.
+    pub(super) fn check(&self, sequences: impl Iterator<Item = (Owners, bool)>) -> Result<(), String> {
+        let mut counted = vec![(0, 0); self.accounts.len()];
+        for (owners, runs) in sequences {
             for at in owners.accounts() {
-                let (members, running, promised) = &mut counted[at];
+                let (members, running) = &mut counted[at];
                 *members += 1;
                 *running += usize::from(runs);
-                *promised += usize::from(is_promised);
             }
         }
         for (at, account) in self.accounts.iter().enumerate() {
-            let booked = (account.members, account.running, account.promised);
+            let booked = (account.members, account.running);
             if counted[at] != booked {
-                return Err(format!("{:?} has (members, running, promised) {:?}, booked as {booked:?}", account.owner, counted[at]));
+                return Err(format!("{:?} has (members, running) {:?}, booked as {booked:?}", account.owner, counted[at]));
             }
             if account.running > account.max_seqs {
                 return Err(format!("{} sequences of {:?} run", account.running, account.owner));
@@ -258,6 +247,12 @@ impl Accounts {
 }
 
 impl Account {
+    fn charge(&mut self, now: Duration) {
+        if let Some(interval) = self.interval {
+            self.next_token = self.next_token.max(now).saturating_add(interval);
+        }
+    }
+
     fn given_in(&self, plan: u64) -> usize {
         if self.given_in == plan { self.given } else { 0 }
     }
@@ -286,7 +281,7 @@ mod tests {
         assert_eq!(accounts.may_start(d), Ok(()));
         let unknown = of(&mut accounts, None);
         assert_eq!((unknown, accounts.may_start(unknown)), (Owners::default(), Ok(())), "an unknown connection has no cap");
-        accounts.stopped(a, true);
+        accounts.stopped(a);
         assert_eq!(accounts.may_start(c), Ok(()));
     }
 
@@ -297,8 +292,9 @@ mod tests {
         accounts.begin_plan(ms(1000), ms(20));
         assert_eq!(accounts.give(owners), Ok(()), "two at once: the tolerance is one interval");
         assert_eq!(accounts.give(owners), Ok(()));
-        accounts.token_sampled(owners, false, ms(1000));
-        accounts.token_sampled(owners, false, ms(1000));
+        assert!(accounts.give(owners).is_err(), "however long it had none");
+        accounts.token_sampled(owners, ms(1000));
+        accounts.token_sampled(owners, ms(1000));
         accounts.begin_plan(ms(1000), ms(20));
         let capped = accounts.give(owners).unwrap_err();
         assert_eq!(capped, Capped { until: Some(ms(1100)), by_tenant: true });
@@ -310,16 +306,15 @@ mod tests {
     }
 
     #[test]
-    fn a_token_set_aside_is_not_given_twice() {
+    fn a_first_token_is_charged_when_its_sequence_is_let_in() {
         let mut accounts = Accounts::new(caps(9, 10.0));
         let owners = accounts.join(None, None);
         accounts.begin_plan(ms(1000), ms(20));
         accounts.started(owners);
         accounts.started(owners);
         assert!(accounts.may_start(owners).is_err());
-        accounts.stopped(owners, true);
-        assert_eq!(accounts.may_start(owners), Ok(()), "it did not need it");
-        accounts.token_sampled(owners, true, ms(1000));
+        assert_eq!(accounts.give(owners).unwrap_err().until, Some(ms(1100)));
+        accounts.begin_plan(ms(1100), ms(20));
         assert_eq!(accounts.may_start(owners), Ok(()));
     }
 
@@ -328,7 +323,7 @@ mod tests {
         let mut accounts = Accounts::new(caps(9, 1.0));
         let owners = accounts.join(Some("a".into()), None);
         accounts.begin_plan(ms(1000), ms(20));
-        accounts.token_sampled(owners, false, ms(1000));
+        accounts.token_sampled(owners, ms(1000));
         accounts.leave(owners);
         let again = accounts.join(Some("a".into()), None);
         assert!(accounts.may_start(again).is_err(), "coming again pays no debt");
@@ -336,7 +331,7 @@ mod tests {
         accounts.begin_plan(ms(2500), ms(20));
         assert!(accounts.by_owner.is_empty());
         assert_eq!(accounts.join(Some("b".into()), None), again, "its place is used again");
-        assert_eq!(accounts.check([(again, false, false)].into_iter()), Ok(()));
-        assert!(accounts.check([(again, true, false)].into_iter()).is_err());
+        assert_eq!(accounts.check([(again, false)].into_iter()), Ok(()));
+        assert!(accounts.check([(again, true)].into_iter()).is_err());
     }
 }

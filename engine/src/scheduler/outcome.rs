@@ -43,7 +43,9 @@ impl Scheduler {
                     let value = token.token;
                     let finish = sequence.push(value);
                     sequence.pacing.token_sent(config.stream_rate_cap, now);
-                    accounts.token_sampled(sequence.owners, std::mem::take(&mut sequence.is_promised), now);
+                    if !std::mem::take(&mut sequence.is_prepaid) {
+                        accounts.token_sampled(sequence.owners, now);
+                    }
                     updates.push(sequence.update(token, finish));
                     is_done |= finish.is_some();
                     is_right = drafts.get(row) == Some(&value);

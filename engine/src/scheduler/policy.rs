@@ -62,7 +62,7 @@ impl Scheduler {
         if !self.accounts.limit_rates() {
             return;
         }
-        let candidates = self.running.iter().enumerate().filter(|(_, s)| !s.sits_out() && s.decodes() && !s.is_promised);
+        let candidates = self.running.iter().enumerate().filter(|(_, s)| !s.sits_out() && s.decodes() && !s.is_prepaid);
         let mut by_turn: Vec<(u64, usize)> = candidates.map(|(i, s)| (s.last_decoded, i)).collect();
         by_turn.sort_unstable();
         for (_, i) in by_turn {

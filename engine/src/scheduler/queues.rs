@@ -280,8 +280,8 @@ impl Scheduler {
                 return Err(format!("sequence {} writes block {}, which is shared", s.id.0, block.0));
             }
         }
-        let of_running = self.running.iter().map(|s| (s.owners, true, s.is_promised));
-        self.accounts.check(of_running.chain(self.waiting.iter().map(|s| (s.owners, false, s.is_promised))))?;
+        let of_running = self.running.iter().map(|s| (s.owners, true));
+        self.accounts.check(of_running.chain(self.waiting.iter().map(|s| (s.owners, false))))?;
         let tables = self.waiting.iter().filter_map(|s| s.host.as_ref());
         self.host.check_invariants(tables.flat_map(|table| table.blocks().iter().copied()))?;
         if let Some(s) = self.running.iter().find(|s| s.host.is_some()) {

@@ -82,8 +82,8 @@ pub(super) struct Sequence {
     pub(super) pacing: StreamPacing,
     /// Whose caps bind it.
     pub(super) owners: Owners,
-    /// It runs and has not had the token yet that was set aside when it was let in.
-    pub(super) is_promised: bool,
+    /// Its next token was charged to its owners when it was let in.
+    pub(super) is_prepaid: bool,
     /// A cap keeps it out of the step that is being planned.
     pub(super) is_capped: bool,
     /// The step that last gave it a token.
@@ -126,7 +126,7 @@ impl Sequence {
             cancelled: false,
             pacing: StreamPacing::default(),
             owners,
-            is_promised: false,
+            is_prepaid: false,
             is_capped: false,
             last_decoded: 0,
         }
@@ -283,7 +283,7 @@ impl Sequence {
     fn stop(&mut self, pool: &mut BlockPool, accounts: &mut Accounts) {
         if !self.block_table.is_empty() {
             self.block_table.release(pool);
-            accounts.stopped(self.owners, std::mem::take(&mut self.is_promised));
+            accounts.stopped(self.owners);
         }
     }
 

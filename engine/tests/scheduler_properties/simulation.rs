@@ -449,11 +449,13 @@ fn owners(scenario: &Scenario, id: SequenceId) -> Vec<(Owner<'_>, Cap)> {
     std::iter::once(tenant).chain(connection).collect()
 }
 
-/// No owner has had more tokens since its first than its rate and the tolerance allow.
+/// No owner has had more tokens since its first request than its rate and the tolerance allow.
 fn check_rates<'a>(scenario: &'a Scenario, id: SequenceId, now: Duration, tokens: &mut HashMap<Owner<'a>, (Duration, u32)>) {
     for (owner, cap) in owners(scenario, id) {
         let Some(rate) = cap.max_rate else { continue };
-        let (first, count) = tokens.entry(owner).or_insert((now, 0));
+        let of_owner = |i: &usize| owners(scenario, SequenceId(*i as u64)).iter().any(|(other, _)| *other == owner);
+        let first = || (0..scenario.requests.len()).filter(of_owner).map(|i| scenario.requests[i].arrival_ms).min();
+        let (first, count) = tokens.entry(owner).or_insert_with(|| (Duration::from_millis(first().unwrap_or(0)), 0));
         *count += 1;
         let allowed = (now - *first + RATE_CAP_TOLERANCE).as_secs_f64() * rate + 1.0;
         assert!(f64::from(*count) <= allowed + 1e-3, "{owner:?} has {count} tokens at {now:?}, {allowed} are allowed");
