@@ -118,7 +118,7 @@ fn main() {
 
 fn follow(address: SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(b"GET /hint/stream HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    stream.write_all(b"GET /hint/stream HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut buffer = vec![0; 1 << 16];
     while stream.read(&mut buffer).is_ok_and(|read| read > 0) {}
 }
@@ -152,7 +152,7 @@ fn load(address: SocketAddr, rate: u64, seconds: u64) {
                 for request in 0..rate * seconds / CONNECTIONS {
                     let due = begun + gap.mul_f64(request as f64 + worker as f64 / CONNECTIONS as f64);
                     thread::sleep(due.saturating_duration_since(Instant::now()));
-                    stream.write_all(b"GET /hint HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+                    stream.write_all(b"GET /hint HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
                     let (mut length, mut line) = (0, String::new());
                     loop {
                         line.clear();

@@ -15,7 +15,7 @@ use crate::build::{self, cargo, run as run_command};
 const CARGO_FUZZ: &str = "0.13.2";
 
 /// Targets in engine/fuzz/targets, and the largest input that is worth trying.
-const TARGETS: [(&str, u32); 11] = [
+const TARGETS: [(&str, u32); 12] = [
     ("safetensors", 4096),
     ("folder", 8192),
     ("gguf", 8192),
@@ -27,6 +27,7 @@ const TARGETS: [(&str, u32); 11] = [
     ("netlink", 4096),
     ("report", 4096),
     ("trace", 8192),
+    ("forwarded", 1024),
 ];
 
 #[derive(Args)]

@@ -25,9 +25,12 @@ use super::{
 };
 
 /// `TCP_NOTSENT_LOWAT` of every socket: it takes more while less than half of this waits in it unsent. What the link cannot take yet
-/// stays in our queues, where pacing counts it as tokens and tokens may still share events. A large answer is not slowed down: each
-/// write fills as many segments as the kernel sends at a time.
+/// stays in our queues, where pacing counts it as tokens and tokens may still share events.
 const NOTSENT_LOWAT_BYTES: u32 = 4 << 10;
+
+/// Most bytes of one write: the kernel looks at the mark above only where it begins a segment, and one that it is to cut up later has
+/// room for 64 KB.
+const MAX_WRITE_BYTES: usize = 4 << 10;
 
 /// One accepted connection, as pacing sees it.
 ///
@@ -178,7 +181,9 @@ impl TrackedStream {
     }
 
     /// Writes when the socket wants more, where `write(2)` alone would go on filling its last segment.
-    fn poll_send(&self, cx: &mut Context<'_>, send: impl Fn(SockRef<'_>) -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let buf = &buf[..buf.len().min(MAX_WRITE_BYTES)];
+        let send = |socket: SockRef<'_>| socket.send_with_flags(buf, libc::MSG_NOSIGNAL);
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             let sent = self.stream.try_io(Interest::WRITABLE, || {
@@ -208,13 +213,13 @@ impl AsyncRead for TrackedStream {
 
 impl AsyncWrite for TrackedStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let poll = self.poll_send(cx, |socket| socket.send_with_flags(buf, libc::MSG_NOSIGNAL));
+        let poll = self.poll_send(cx, buf);
         self.note(buf.len(), &poll);
         poll
     }
 
     fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let poll = self.poll_send(cx, |socket| socket.send_vectored_with_flags(bufs, libc::MSG_NOSIGNAL));
+        let poll = self.poll_send(cx, bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| &**buf));
         self.note(bufs.iter().map(|b| b.len()).sum(), &poll);
         poll
     }
