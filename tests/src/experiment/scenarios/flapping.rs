@@ -16,7 +16,8 @@ pub(super) fn fast(calibration: &Calibration, window: Duration) -> Scenario {
     let mut scenario = wave("flapping-2s", calibration, window, Duration::from_secs(2));
     scenario.aims = vec![
         aim_over_off("healthy streams no slower than with off", Measure::HealthyTokensPerS, Wanted::AtLeast(0.97)),
-        aim_over_off("all together no slower than with off", Measure::EffectiveTokensPerS, Wanted::AtLeast(0.97)),
+        // Not a multiple of off's, which hands out at each opening what it has stored while the link was bad.
+        aim("effective throughput at least 0.95 of the bound", Measure::AchievedOverBound, Wanted::AtLeast(0.95)),
     ];
     scenario
 }
