@@ -12,6 +12,9 @@ pub mod netns;
 pub mod promtool;
 pub mod proxy;
 pub mod python;
+mod random;
 pub mod realtime;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 pub mod soak;
 pub mod stream;

@@ -7,6 +7,7 @@ mod experiment;
 mod fuzz;
 mod interrupt;
 mod requirements;
+mod simulate;
 mod soak;
 mod test;
 
@@ -37,6 +38,8 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Run every test
     Test(test::TestArgs),
+    /// Run scenarios in virtual time and compare control laws
+    Simulate(simulate::SimulateArgs),
     /// Send random clients to an engine for a while: it must be left as it was, with every KV block free and its memory flat
     Soak(soak::SoakArgs),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Experiment(args) => experiment::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Simulate(args) => simulate::run(&args),
         Task::Soak(args) => soak::run(&args),
     };
     match result {

@@ -10,11 +10,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
-use super::{
-    random::Random,
-    requests::{self, Promise, Request},
-};
-use crate::http;
+use super::requests::{self, Promise, Request};
+use crate::{http, random::Random};
 
 /// What a visit was, and whether the server did right by it.
 pub(super) struct Event {

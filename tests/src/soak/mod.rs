@@ -4,7 +4,6 @@
 //! more. Meanwhile no answer may be a 500 and no stream may end without a reason.
 
 mod client;
-mod random;
 mod requests;
 mod summary;
 mod watch;
@@ -19,8 +18,7 @@ use std::{
 
 pub use summary::Summary;
 
-use crate::{daemon, http};
-use random::Random;
+use crate::{daemon, http, random::Random};
 use summary::Tally;
 use watch::Watch;
 

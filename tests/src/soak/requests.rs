@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::random::Random;
+use crate::random::Random;
 
 const WORDS: &str = "What is ownership? A vector is a contiguous growable array type, and a trait tells what types have in common. pub fn main() { } \
                      Iterators are lazy: they do nothing until they are asked for the next item. Ünïcödé, 文字 and 🦀 are text too.";
