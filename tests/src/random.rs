@@ -21,6 +21,7 @@ impl Random {
     }
 
     /// 0.0 to 1.0, without it.
+    #[cfg(feature = "simulator")]
     pub(crate) fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }

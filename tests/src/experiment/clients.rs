@@ -6,20 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Chunk, GroupSpec, Load, Request, Scenario, Seat, testbed::Place};
+use super::{Chunk, GroupSpec, Load, Request, Scenario, Seat, answers, testbed::Place};
 use crate::{
     netns::Group,
     stream::{StreamOptions, TokenStream},
 };
-
-/// Tokens of an answer behind a bad link: it must outlast the run also where the engine runs ahead of the link.
-const LONG_ANSWER: usize = super::model::CONTEXT - 256;
-
-/// Tokens of a healthy client's answer: some end within a run, as in traffic.
-const ANSWER: usize = 1200;
-
-/// The shortest first answer of healthy clients, which are staggered, as a fraction of the others.
-const LEAST: f64 = 0.25;
 
 /// All seats, driven by [`Clients::tick`].
 pub(super) struct Clients {
@@ -50,14 +41,12 @@ impl Clients {
         let mut healthy_seen = 0;
         let seats = places.into_iter().enumerate().map(|(number, place)| {
             let spec = &scenario.groups[place.group];
-            // Healthy streams are of all ages at any time, as traffic is; those behind bad links must not end within the window, since
-            // then nothing would be left to pace.
+            // Those behind bad links must not end within the window, since then nothing would be left to pace.
             let first_answer = if spec.healthy {
                 healthy_seen += 1;
-                let age = healthy_seen as f64 / healthy as f64;
-                (ANSWER as f64 * (LEAST + (1.0 - LEAST) * age)) as usize
+                answers::first(healthy_seen, healthy)
             } else {
-                LONG_ANSWER
+                answers::LONG
             };
             // Arrivals of several links take turns.
             let offset = match spec.load {
@@ -134,7 +123,7 @@ impl Taken {
         }
         match self.load {
             Load::Continuous | Load::SlowReader { .. } if self.running.is_empty() => {
-                self.ask(if self.asked == 0 { self.first_answer } else { ANSWER });
+                self.ask(if self.asked == 0 { self.first_answer } else { answers::USUAL });
             }
             Load::Arrivals { every, max_tokens } if now >= self.next_arrival => {
                 self.next_arrival += every;

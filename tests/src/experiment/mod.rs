@@ -4,6 +4,7 @@
 //! machine, makes the testbed, runs each [`Variant`] in turn (`servers`, `clients`, `run`), computes the [`measure`]s of each [`Record`]
 //! against the [`bound`], and writes `summary.json`, a page, plots and time series.
 
+pub(crate) mod answers;
 pub mod bound;
 mod clients;
 mod files;
@@ -24,6 +25,7 @@ mod testbed;
 mod variant;
 
 pub use record::{Chunk, Record, Request, RoundTrip, Sample, Seat};
+pub use run::WARM_UP;
 pub use scenario::{Action, Aim, Calibration, Event, GroupSpec, Load, Measure, Mode, Scenario, StepCost, Wanted};
 pub use session::{Options, Progress, experiment, runs, write_index};
 pub use summary::Summary;

@@ -15,6 +15,8 @@ const CUBIC_BETA: f64 = 0.7;
 /// Round trips over which BBR keeps its greatest rate, and how many bandwidth-delay products it lets be in flight.
 const BBR_ROUNDS: Nanos = 10;
 const BBR_GAIN: f64 = 2.0;
+/// Segments more, for those that wait to be sent together.
+const BBR_QUANTUM: f64 = 3.0;
 
 /// What an acknowledgement says.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +28,8 @@ pub struct Acked {
     pub segments_per_s: f64,
     /// Whether the window was what kept the sender from sending more.
     pub window_limited: bool,
+    /// Nothing more was to be sent, so that the rate is the application's.
+    pub app_limited: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -118,16 +122,19 @@ pub struct Bbr {
 
 impl Bbr {
     fn on_ack(&mut self, acked: Acked) {
-        while self.rates.back().is_some_and(|&(_, rate)| rate <= acked.segments_per_s) {
-            self.rates.pop_back();
-        }
-        self.rates.push_back((acked.at, acked.segments_per_s));
-        let oldest = acked.at.saturating_sub(BBR_ROUNDS * acked.rtt);
-        while self.rates.front().is_some_and(|&(at, _)| at < oldest) {
-            self.rates.pop_front();
+        // Neither counts a lower rate that was the application's, nor does it let a greater one expire.
+        if !acked.app_limited || self.rates.front().is_none_or(|&(_, greatest)| acked.segments_per_s >= greatest) {
+            while self.rates.back().is_some_and(|&(_, rate)| rate <= acked.segments_per_s) {
+                self.rates.pop_back();
+            }
+            self.rates.push_back((acked.at, acked.segments_per_s));
+            let oldest = acked.at.saturating_sub(BBR_ROUNDS * acked.rtt);
+            while self.rates.front().is_some_and(|&(at, _)| at < oldest) {
+                self.rates.pop_front();
+            }
         }
         let greatest = self.rates.front().map_or(0.0, |&(_, rate)| rate);
-        let target = (BBR_GAIN * greatest * seconds(acked.min_rtt)).max(4.0);
+        let target = (BBR_GAIN * greatest * seconds(acked.min_rtt) + BBR_QUANTUM).max(4.0);
         // It grows by what is acknowledged, and only where it is used.
         self.window = if target < self.window {
             target

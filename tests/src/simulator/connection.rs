@@ -191,7 +191,7 @@ impl Connection {
                 self.kernel_app_limited = Some(segment.app_limited);
             }
             let (min_rtt, window_limited) = (self.min_rtt, self.window_limited);
-            self.congestion.on_ack(Acked { at: now, rtt, min_rtt, segments_per_s, window_limited });
+            self.congestion.on_ack(Acked { at: now, rtt, min_rtt, segments_per_s, window_limited, app_limited: segment.app_limited });
         }
         while self.in_flight.front().is_some_and(|s| s.acked) {
             let segment = self.in_flight.pop_front().expect("there is one");
@@ -206,8 +206,9 @@ impl Connection {
         let tries = self.segment(number).map_or(0, |s| s.tries);
         let timeout = LEAST_RTO.max((self.srtt + 4.0 * self.rtt_variance) as Nanos) << tries.min(6);
         match (tries, self.outstanding) {
-            // Later segments' acknowledgements, or a probe of the tail, tell before the timer.
-            (0, 4..) => (self.srtt * 1.25) as Nanos + MILLISECOND,
+            // Acknowledgements of what was sent later tell before the timer, also of what was sent again (RACK, RFC 8985).
+            (_, 4..) => (self.srtt * 1.25) as Nanos + MILLISECOND,
+            // Or a probe of the tail does.
             (0, _) => (self.srtt * 2.0) as Nanos + 2 * MILLISECOND,
             _ => timeout,
         }

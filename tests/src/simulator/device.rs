@@ -14,12 +14,13 @@ use super::{
     Congestion, Options,
     congestion::CongestionControl,
     connection::{Connection, Reader},
+    context::ContextCost,
     hints::HintSource,
     network::Network,
     time::{MILLISECOND, Nanos, duration, from_seconds, nanos, seconds},
 };
 use crate::{
-    experiment::{Action, Calibration, Chunk, Load, Record, Request, RoundTrip, Sample, Scenario, Seat},
+    experiment::{Action, Calibration, Chunk, Load, Record, Request, RoundTrip, Sample, Scenario, Seat, answers},
     netns::LinkShape,
     random::Random,
 };
@@ -29,7 +30,9 @@ const SAMPLE_INTERVAL: Nanos = 50 * MILLISECOND;
 /// When the engine plans again where nothing says when.
 const RETRY_INTERVAL: Nanos = 10 * MILLISECOND;
 /// Over what time clients of continuous load come.
-const START_OVER: Nanos = 500 * MILLISECOND;
+const START_OVER: Nanos = 20 * MILLISECOND;
+/// From a healthy client's last token until it asks again.
+const ANSWERED_AFTER: Nanos = 2 * MILLISECOND;
 /// Receive buffer of a client that reads slowly.
 const SLOW_READER_BUFFER: u64 = 4096;
 
@@ -79,6 +82,7 @@ struct Stream {
 struct Device<'a> {
     scenario: &'a Scenario,
     calibration: &'a Calibration,
+    context_cost: ContextCost,
     options: &'a Options,
     payload: u64,
     now: Nanos,
@@ -128,6 +132,7 @@ impl<'a> Device<'a> {
         let mut device = Self {
             scenario,
             calibration,
+            context_cost: ContextCost::new(options.context_seconds, calibration, scenario.window, options.prompt_tokens),
             options,
             payload: calibration.payload_bytes_per_token.round().max(1.0) as u64,
             now: 0,
@@ -211,9 +216,9 @@ impl<'a> Device<'a> {
     fn ask(&mut self, seat: usize) {
         let group = self.record.seats[seat].group;
         let (reader, max_tokens) = match self.scenario.groups[group].load {
-            Load::Continuous => (None, usize::MAX / 2),
+            Load::Continuous => (None, self.answer(seat)),
             Load::SlowReader { bytes_per_s } => {
-                (Some(Reader { bytes_per_s: bytes_per_s as f64, buffer_bytes: SLOW_READER_BUFFER }), usize::MAX / 2)
+                (Some(Reader { bytes_per_s: bytes_per_s as f64, buffer_bytes: SLOW_READER_BUFFER }), self.answer(seat))
             }
             Load::Arrivals { every, max_tokens } => {
                 self.expect(self.now + nanos(every), Event::Ask { seat });
@@ -249,6 +254,20 @@ impl<'a> Device<'a> {
         self.made += 1;
     }
 
+    /// Tokens that a client of continuous load asks for, as in the experiments: healthy ones end and ask anew.
+    fn answer(&self, seat: usize) -> usize {
+        let is_healthy = |seat: &Seat| self.scenario.groups[seat.group].healthy;
+        let seats = &self.record.seats;
+        if !is_healthy(&seats[seat]) {
+            return usize::MAX / 2;
+        }
+        if !seats[seat].requests.is_empty() {
+            return answers::USUAL;
+        }
+        let healthy = seats.iter().filter(|seat| is_healthy(seat)).count();
+        answers::first(seats[..=seat].iter().filter(|seat| is_healthy(seat)).count(), healthy)
+    }
+
     fn submit(&mut self, stream: usize) {
         let sequence = NewSequence {
             id: SequenceId(stream as u64),
@@ -275,8 +294,14 @@ impl<'a> Device<'a> {
             return;
         }
         self.wake_number += 1;
-        let view =
-            View { networks: &self.networks, streams: &self.streams, payload: self.payload, now: self.now, factor: self.health_factor };
+        let view = View {
+            networks: &self.networks,
+            streams: &self.streams,
+            payload: self.payload,
+            now: self.now,
+            factor: self.health_factor,
+            rate_gain: self.options.rate_gain,
+        };
         let Some(plan) = self.scheduler.plan(duration(self.now), &view) else {
             if !self.scheduler.is_empty() {
                 let wakeup = self.scheduler.next_wakeup(duration(self.now)).map_or(self.now + RETRY_INTERVAL, nanos);
@@ -285,7 +310,11 @@ impl<'a> Device<'a> {
             return;
         };
         let noise = 1.0 + self.options.step_noise * (2.0 * self.random.fraction() - 1.0);
-        let step = from_seconds(self.calibration.step_seconds(plan.num_tokens() as f64) * noise);
+        let calibrated = self.calibration.step_seconds(plan.num_tokens() as f64);
+        let context = plan.sequences.iter().map(|s| s.start).sum();
+        // However short contexts are, passing the weights remains.
+        let seconds = (calibrated + self.context_cost.seconds(plan.sequences.len(), context)).max(calibrated / 2.0);
+        let step = from_seconds(seconds * noise);
         self.in_flight = Some(plan);
         self.expect(self.now + step.max(1), Event::StepDone);
     }
@@ -296,10 +325,18 @@ impl<'a> Device<'a> {
         let sampled = plan.sequences.iter().filter(|s| s.sample.is_some()).map(|s| (s.id, token())).collect();
         let output = StepOutput { step: plan.step, sampled, ..StepOutput::default() };
         let networks = self.networks.get_mut();
+        let mut ended = Vec::new();
         for update in self.scheduler.apply(&plan, output, duration(self.now)) {
             let stream = &mut self.streams[update.id.0 as usize];
             networks[stream.network].write(self.now, stream.connection, self.payload);
             stream.finished = update.finish.is_some();
+            if stream.finished && matches!(self.scenario.groups[self.record.seats[stream.seat].group].load, Load::Continuous) {
+                ended.push(stream.seat);
+            }
+        }
+        // The next request follows when the last token has come; a free link's client has it at once.
+        for seat in ended {
+            self.expect(self.now + ANSWERED_AFTER, Event::Ask { seat });
         }
         self.plan();
     }
@@ -406,6 +443,7 @@ struct View<'a> {
     payload: u64,
     now: Nanos,
     factor: f64,
+    rate_gain: f64,
 }
 
 impl LinkSignals for View<'_> {
@@ -421,7 +459,7 @@ impl LinkSignals for View<'_> {
         Some(StreamSignal {
             health: hint.health,
             undelivered_bytes: network.connection(stream.connection).undelivered_bytes(),
-            delivery_rate_bytes_per_s: hint.delivery_rate,
+            delivery_rate_bytes_per_s: hint.delivery_rate.map(|rate| rate * self.rate_gain),
             min_rtt_us: (hint.min_rtt_us > 0).then_some(hint.min_rtt_us),
             chunk_bytes: self.payload as u32,
         })

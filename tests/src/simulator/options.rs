@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokenflow_engine::scheduler::{Pacing, PacingLaw};
 
-use crate::experiment::Mode;
+use crate::experiment::{Mode, WARM_UP};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Congestion {
@@ -25,8 +25,12 @@ pub struct Options {
     /// How often the hint server looks, and how long until the engine knows.
     pub hint_interval: Duration,
     pub hint_delay: Duration,
+    /// What the engine believes of delivery rates, as a multiple of what they are: a law's gain, to see one that is too high.
+    pub rate_gain: f64,
     /// By how much a step's time varies by chance, as a fraction to both sides.
     pub step_noise: f64,
+    /// By how many seconds each token of context beyond the calibration's makes a step longer.
+    pub context_seconds: f64,
     pub prompt_tokens: usize,
 }
 
@@ -37,10 +41,12 @@ impl Default for Options {
             law: PacingLaw::default(),
             congestion: Congestion::Cubic,
             seed: 0,
-            warm_up: Duration::from_secs(3),
+            warm_up: WARM_UP,
             hint_interval: Duration::from_millis(50),
             hint_delay: Duration::from_millis(10),
+            rate_gain: 1.0,
             step_noise: 0.02,
+            context_seconds: 0.0,
             prompt_tokens: 16,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::experiment::Record;
 
-/// Rates are means over so many seconds: a dozen tokens at least, or the grain of tokens reads as an oscillation.
+/// Rates are means over so many seconds.
 const BIN: f64 = 0.5;
 
 /// How much a group's streams swing between two times, the most of all of them.
@@ -10,6 +10,8 @@ const BIN: f64 = 0.5;
 pub struct Swing {
     /// Half the difference between the greatest and the least rate of half a second, as a fraction of the mean.
     pub rate: f64,
+    /// What a token more or less in half a second is of that: the grain below which nothing is to be seen.
+    pub grain: f64,
     /// Half the difference between the greatest and the least number of bytes undelivered, in seconds of the mean rate.
     pub queue_s: f64,
 }
@@ -30,6 +32,7 @@ pub fn swing(record: &Record, group: usize, from: f64, to: f64, bytes_per_token:
         let queued: Vec<f64> = samples.filter_map(|sample| sample.undelivered_bytes[index]).map(|bytes| bytes as f64).collect();
         let bytes_per_s = mean * bytes_per_token;
         most.rate = most.rate.max(half_range(&rates) / mean.max(f64::MIN_POSITIVE));
+        most.grain = most.grain.max(1.0 / (mean * BIN).max(f64::MIN_POSITIVE));
         most.queue_s = most.queue_s.max(half_range(&queued) / bytes_per_s.max(f64::MIN_POSITIVE));
     }
     most
