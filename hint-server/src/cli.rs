@@ -66,9 +66,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "URL")]
     pub engine_url: Option<String>,
 
-    /// An experiment's summary.json, whose modes the page compares
+    /// An experiment's summary.json, whose modes the page compares; may be repeated
     #[arg(long, value_name = "FILE")]
-    pub experiment: Option<PathBuf>,
+    pub experiment: Vec<PathBuf>,
 }
 
 /// What is measured, and with what.

@@ -71,18 +71,19 @@ fn app(cli: &ServeArgs) -> anyhow::Result<App> {
     if !access.has_token() && !cli.listen.ip().is_loopback() {
         tracing::warn!("listening on {}, but without --token-file only readers on this host are answered", cli.listen);
     }
-    let experiment = cli.experiment.as_deref().map(read_summary).transpose()?;
+    let experiments = cli.experiment.iter().map(|path| read_summary(path)).collect::<anyhow::Result<Vec<String>>>()?;
+    let experiments = format!("[{}]", experiments.join(",")).into();
     let share = cli.redis.as_deref().map(|url| Share::new(url, cli.host_name.as_deref())).transpose()?;
     let engine = cli.engine_url.as_deref().map(EngineWatch::new).transpose()?;
     let hosts = AllowedHosts::new(&cli.allow_host)?;
-    Ok(App { feed, access, hosts, share, engine, experiment })
+    Ok(App { feed, access, hosts, share, engine, experiments })
 }
 
-fn read_summary(path: &Path) -> anyhow::Result<Arc<str>> {
+fn read_summary(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("--experiment {shown}: cannot be read"))?;
     serde_json::from_str::<serde_json::Value>(&text).with_context(|| format!("--experiment {shown}: not JSON"))?;
-    Ok(text.into())
+    Ok(text)
 }
 
 async fn serve(app: App, tcp: TcpListener, unix: Option<SocketFile>, mut chosen: choose::Chosen) -> anyhow::Result<()> {

@@ -16,12 +16,12 @@ pub struct App {
     pub share: Option<Arc<Share>>,
     /// The engine whose budget the page shows.
     pub engine: Option<Arc<EngineWatch>>,
-    /// An experiment's `summary.json`, for the page to compare its modes.
-    pub experiment: Option<Arc<str>>,
+    /// Experiments' `summary.json`s as one JSON array, for the page to compare their modes.
+    pub experiments: Arc<str>,
 }
 
 impl App {
     pub fn new(feed: Arc<Feed>) -> Self {
-        Self { feed, access: Access::default(), hosts: AllowedHosts::default(), share: None, engine: None, experiment: None }
+        Self { feed, access: Access::default(), hosts: AllowedHosts::default(), share: None, engine: None, experiments: "[]".into() }
     }
 }

@@ -49,7 +49,7 @@ fn guarded_routes(app: App) -> Router {
         .route("/connections", get(connections))
         .route("/hosts", get(hosts))
         .route("/history", get(history))
-        .route("/experiment", get(experiment))
+        .route("/experiments", get(experiments))
         .route("/metrics", get(metrics))
         .method_not_allowed_fallback(|| async { ApiError(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here".to_owned()) })
         .layer(from_fn_with_state(app.clone(), authorise))
@@ -186,9 +186,8 @@ async fn history(State(app): State<App>, query: Parameters) -> Result<Json<Value
     Ok(Json(json!({ "now_ms": app.feed.now().as_millis() as u64, "engine": app.engine.is_some(), "samples": samples })))
 }
 
-async fn experiment(State(app): State<App>) -> Result<Response, ApiError> {
-    let summary = app.experiment.ok_or_else(|| ApiError::unknown("no experiment is shown; see --experiment".to_owned()))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], summary.to_string()).into_response())
+async fn experiments(State(app): State<App>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], app.experiments.to_string())
 }
 
 async fn metrics(State(app): State<App>) -> impl IntoResponse {

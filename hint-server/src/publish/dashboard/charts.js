@@ -2,6 +2,7 @@
 
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const charts = [];
+const CLOCK = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
 
 /** A chart in `figure` of `series` ([{ label, color, fill }], colours being names of CSS variables). `max` fixes the scale's top. */
 export function chart(figure, title, series, { max, digits = 0 } = {}) {
@@ -14,9 +15,9 @@ export function chart(figure, title, series, { max, digits = 0 } = {}) {
     height: 180,
     cursor: { y: false },
     scales: { y: { range: (_, low, high) => [0, max ?? Math.max(1, (high ?? 1) * 1.1)] } },
-    axes: [axis({ space: 70 }), axis({ size: 48 })],
+    axes: [axis({ space: 70, size: 30, values: (_, moments) => moments.map((at) => new Date(at * 1000).toLocaleTimeString([], CLOCK)) }), axis({ size: 48 })],
     series: [
-      { value: (_, at) => (at == null ? "–" : new Date(at * 1000).toLocaleTimeString()) },
+      { value: (_, at) => (at == null ? "–" : new Date(at * 1000).toLocaleTimeString([], { ...CLOCK, second: "2-digit" })) },
       ...series.map(({ label, color, fill }) => ({
         label,
         width: 2,
@@ -37,6 +38,8 @@ export function chart(figure, title, series, { max, digits = 0 } = {}) {
   return (data) => {
     fit();
     plot.setData(data);
+    // Where nothing points at the chart, its legend tells the latest.
+    if (plot.cursor.idx == null && data[0].length > 0) plot.setLegend({ idx: data[0].length - 1 });
   };
 }
 

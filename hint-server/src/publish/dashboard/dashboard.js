@@ -1,9 +1,9 @@
 // Asks the server once a second and shows what it says. All text goes in as text, never as HTML.
 
 import { chart } from "/charts.js";
-import { showExperiment } from "/experiment.js";
+import { addExperiments } from "/experiment.js";
 
-const SHOWN = 100, KEPT = 600;
+const SHOWN = 100, KEPT = 600, TRAIL = 60;
 const at = (id) => document.getElementById(id);
 const grade = (health) => (health >= 0.8 ? "good" : health >= 0.5 ? "fair" : "bad");
 
@@ -14,17 +14,20 @@ async function ask(path) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   const answer = await fetch(path, { headers, cache: "no-store", signal: AbortSignal.timeout(5000) });
   if (answer.status === 401) throw new Unauthorized();
-  if (!answer.ok) throw new Error((await answer.json()).error?.message ?? answer.statusText);
+  if (!answer.ok) throw new Refused((await answer.json().catch(() => null))?.error?.message ?? answer.statusText);
   return answer.json();
 }
 
 class Unauthorized extends Error {}
+/** With the server's own sentence. */
+class Refused extends Error {}
 
 at("login").addEventListener("submit", (event) => {
   event.preventDefault();
   token = at("token").value;
   sessionStorage.setItem("token", token);
   round();
+  fetchExperiments();
 });
 
 function cell(row, text, kind) {
@@ -44,17 +47,35 @@ function healthCell(row, health) {
   shown.append(bar);
 }
 
+/** A connection's health in the last minute that this page has seen, a point a second. */
+let trails = new Map();
+
+function trailCell(row, trail) {
+  const svg = (name) => document.createElementNS("http://www.w3.org/2000/svg", name), picture = svg("svg"), path = svg("path");
+  picture.setAttribute("viewBox", `0 0 ${TRAIL - 1} 10`);
+  picture.setAttribute("preserveAspectRatio", "none");
+  picture.setAttribute("aria-hidden", "true");
+  // The newest at the right.
+  path.setAttribute("d", `M${trail.map((health, i) => `${TRAIL - trail.length + i},${(10 - 10 * health).toFixed(2)}`).join("L")}`);
+  picture.append(path);
+  cell(row, "", `wide trail ${grade(Math.min(...trail))}`).append(picture);
+}
+
 function bytes(count) {
   if (count < 10_000) return `${count} B`;
   return count < 10_000_000 ? `${(count / 1e3).toFixed(0)} kB` : `${(count / 1e6).toFixed(0)} MB`;
 }
 
 function showConnections(connections) {
+  trails = new Map(connections.map((c) => [c.cookie, [...(trails.get(c.cookie) ?? []), c.health].slice(-TRAIL)]));
   at("rows").replaceChildren(...connections.map((c) => {
     const row = document.createElement("tr");
     cell(row, c.peer === "0.0.0.0:0" ? `hidden (${c.cookie})` : c.peer);
     healthCell(row, c.health);
-    for (const term of [c.terms.delay, c.terms.loss, c.terms.queue]) cell(row, term.toFixed(2), grade(term));
+    trailCell(row, trails.get(c.cookie));
+    // Health is the least of them.
+    const terms = [c.terms.delay, c.terms.loss, c.terms.queue], least = Math.min(...terms);
+    for (const term of terms) cell(row, term.toFixed(2), term === least && term < 1 ? `${grade(term)} cause` : grade(term));
     cell(row, c.token_rate === null ? "–" : c.token_rate.toFixed(1));
     cell(row, (c.srtt_us / 1000).toFixed(1), "wide");
     cell(row, bytes(c.undelivered_bytes));
@@ -71,7 +92,7 @@ function showHosts(hosts) {
     cell(row, host.own ? `${host.host} (this one)` : host.host);
     healthCell(row, host.hint.health_factor);
     cell(row, host.hint.connections);
-    cell(row, host.tracked);
+    cell(row, host.tracked, "wide");
     cell(row, host.own ? "now" : `${(host.age_ms / 1000).toFixed(1)} s ago`);
     return row;
   }));
@@ -126,13 +147,15 @@ function say(text) {
 }
 
 let asked = 0;
+/** What moves by itself can be held. */
+let paused = false;
 async function round() {
   const number = ++asked;
   try {
     const after = samples.at(-1)?.seq ?? 0;
     const [hint, history, connections, hosts] = await Promise.all(
       ["/hint", `/history?after=${after}`, `/connections?limit=${SHOWN}`, "/hosts"].map(ask));
-    if (number !== asked) return;
+    if (number !== asked || paused) return;
     // A server that was started again counts from the beginning.
     if (samples.length > 0 && history.now_ms < samples.at(-1).at_ms) {
       samples.length = 0;
@@ -147,14 +170,24 @@ async function round() {
     if (number !== asked) return;
     const refused = error instanceof Unauthorized;
     at("login").hidden = !refused;
-    say(refused ? (token ? "The token is not the right one." : "") : "The hint server does not answer; trying again…");
+    if (refused) say(token ? "The token is not the right one." : "");
+    else say(error instanceof Refused ? error.message : "The hint server does not answer; trying again…");
   }
 }
 
 makePlots();
 round();
 setInterval(() => {
-  if (at("login").hidden) round();
+  if (at("login").hidden && !paused) round();
 }, 1000);
 
-ask("/experiment").then(showExperiment, () => {});
+at("pause").addEventListener("click", () => {
+  paused = !paused;
+  at("pause").setAttribute("aria-pressed", paused);
+  if (paused) say("Paused.");
+  else round();
+});
+
+
+const fetchExperiments = () => ask("/experiments").then(addExperiments, () => {});
+fetchExperiments();

@@ -1,78 +1,205 @@
-// An experiment's modes side by side: a row for each measure, a column for each mode, the change against the first beside it.
+// Experiments' modes side by side: for each measure a card with a lane for each mode, in it a dot for each run and a bar at their median, all
+// on one scale. Beside it stands the change against the first mode.
 
+// In this order; others, such as other laws of pacing, come after them.
 const MODES = ["off", "global", "per-connection"];
-// Whether more of it is better; measures that are not listed are shown without a verdict.
+// Whether more of it is better; and a value to mark on the scale, where one means something.
 const MEASURES = {
-  achieved_over_bound: ["Effective throughput / bound", true],
-  effective_tokens_per_s: ["Effective tokens/s", true],
-  healthy_tokens_per_s: ["Healthy streams, tokens/s", true],
-  healthy_itl_p50_ms: ["Healthy streams, ITL p50 (ms)", false],
-  healthy_itl_p99_ms: ["Healthy streams, ITL p99 (ms)", false],
-  ttft_p99_ms: ["TTFT p99 (ms)", false],
-  queued_bytes_p99: ["Queued bytes p99", false],
-  bottleneck_rtt_p99_ms: ["Bottleneck RTT p99 (ms)", false],
-  jain: ["Jain's fairness", true],
+  achieved_over_bound: { label: "Effective throughput / bound", more: true, mark: 1 },
+  effective_tokens_per_s: { label: "Effective tokens/s", more: true },
+  healthy_tokens_per_s: { label: "Healthy streams: tokens/s", more: true },
+  healthy_itl_p50_ms: { label: "Healthy streams: inter-token latency p50 (ms)" },
+  healthy_itl_p99_ms: { label: "Healthy streams: inter-token latency p99 (ms)" },
+  ttft_p99_ms: { label: "Time to first token p99 (ms)" },
+  queued_bytes_p99: { label: "Queued bytes p99" },
+  bottleneck_rtt_p99_ms: { label: "RTT at the bottleneck p99 (ms)" },
+  jain: { label: "Jain’s fairness among equals", more: true, mark: 1 },
+  health_min: { label: "Lowest health", more: true, mark: 1 },
+  overshoot: { label: "Overshoot after a step" },
+  convergence_s: { label: "Time to converge (s)" },
 };
+const at = (id) => document.getElementById(id);
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 
-const number = (value) => (typeof value === "number" ? value : typeof value?.median === "number" ? value.median : null);
-const show = (value) => (value === null ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : value.toPrecision(3));
+/** Those that can be chosen: { name, summary }. */
+const known = [];
 
-/** Shows a `summary.json`: the modes at its top or under `modes`. */
-export function showExperiment(summary) {
-  const table = document.getElementById("experiment"), state = document.getElementById("experiment-state");
-  const all = summary?.modes ?? summary ?? {};
-  const modes = MODES.filter((mode) => typeof all[mode] === "object" && all[mode] !== null);
-  table.hidden = modes.length === 0;
-  if (modes.length === 0) {
-    state.textContent = "That file holds none of the modes off, global and per-connection.";
-    return;
-  }
-  const runs = modes.map((mode) => all[mode].runs).find((runs) => typeof runs === "number" || Array.isArray(runs));
-  const count = Array.isArray(runs) ? runs.length : runs;
-  const name = summary.scenario ?? summary.experiment ?? summary.name;
-  state.textContent = `${typeof name === "string" ? `${name}: ` : ""}medians${count ? ` of ${count} runs` : ""}; changes are against ${modes[0]}.`;
-
-  table.replaceChildren();
-  const head = table.createTHead().insertRow();
-  for (const text of ["Measure", ...modes]) {
-    const cell = document.createElement("th");
-    cell.scope = "col";
-    cell.textContent = text;
-    head.append(cell);
-  }
-  const body = table.createTBody();
-  for (const [key, [label, moreIsBetter]] of Object.entries(MEASURES)) {
-    const values = modes.map((mode) => number(all[mode][key]));
-    if (values.every((value) => value === null)) continue;
-    const row = body.insertRow(), title = document.createElement("th");
-    title.scope = "row";
-    title.textContent = label;
-    row.append(title);
-    const known = values.filter((value) => value !== null);
-    const best = moreIsBetter ? Math.max(...known) : Math.min(...known);
-    const most = Math.max(...known.map(Math.abs));
-    values.forEach((value, index) => {
-      const cell = row.insertCell();
-      const change = index > 0 && values[0] && value !== null ? (value / values[0] - 1) * 100 : null;
-      cell.textContent = show(value) + (change === null ? "" : ` (${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(0)} %)`);
-      if (value === best) cell.className = "best";
-      if (value === null) return;
-      const bar = document.createElement("span"), fill = document.createElement("i");
-      bar.className = "bar";
-      bar.setAttribute("aria-hidden", "true");
-      fill.style.width = `${most > 0 ? (Math.abs(value) / most) * 100 : 0}%`;
-      bar.append(fill);
-      cell.append(bar);
-    });
-  }
+/** One measure of one mode: its median and its runs, or null. */
+function measured(value) {
+  if (isNumber(value)) return { median: value, runs: [value] };
+  if (!isNumber(value?.median)) return null;
+  const runs = Array.isArray(value.runs) ? value.runs.filter(isNumber) : [];
+  return { median: value.median, runs: runs.length > 0 ? runs : [value.median] };
 }
 
-document.getElementById("summary").addEventListener("change", async (event) => {
-  const file = event.target.files[0];
-  if (!file) return;
-  try {
-    showExperiment(JSON.parse(await file.text()));
-  } catch {
-    document.getElementById("experiment-state").textContent = `${file.name} is not JSON.`;
+/** The results under each congestion control, which may be the only one and have no name. */
+function results(summary) {
+  const controls = isObject(summary?.congestion_control) ? Object.entries(summary.congestion_control) : [];
+  const all = controls.filter(([, result]) => isObject(result?.modes)).map(([name, result]) => ({ name, ...result }));
+  if (all.length > 0) return all;
+  const modes = isObject(summary?.modes) ? summary.modes : summary;
+  return MODES.some((mode) => isObject(modes?.[mode])) ? [{ name: typeof summary.congestion_control === "string" ? summary.congestion_control : "", modes }] : [];
+}
+
+/** Adds summaries to choose from, and shows the first of them. */
+export function addExperiments(summaries) {
+  let wrong = 0;
+  const first = known.length;
+  for (const summary of summaries) {
+    if (results(summary).length === 0) wrong++;
+    else known.push({ name: String(summary.scenario ?? summary.experiment ?? summary.name ?? `Experiment ${known.length + 1}`), summary });
   }
+  at("experiment-state").textContent = wrong === 0 ? "" : "A file holds none of the modes off, global and per-connection.";
+  const select = at("scenario"), chosen = known.length > first ? first : select.value;
+  select.replaceChildren(...known.map(({ name }, i) => new Option(name, i)));
+  select.value = chosen;
+  at("scenario-choice").hidden = known.length < 2;
+  choose();
+}
+
+function choose() {
+  const chosen = known[at("scenario").value];
+  at("experiment").hidden = !chosen;
+  if (!chosen) return;
+  const all = results(chosen.summary), had = at("control-choice").querySelector(":checked")?.value;
+  const control = all.find(({ name }) => name === had) ?? all[0];
+  at("control-choice").hidden = all.length < 2;
+  at("control-choice").replaceChildren(make("legend", "Congestion control"), ...all.map(({ name }) => {
+    const input = document.createElement("input"), label = make("label", input, name);
+    input.type = "radio";
+    input.name = "control";
+    input.value = name;
+    input.checked = name === control.name;
+    return label;
+  }));
+  show(chosen, control);
+}
+
+function show({ name, summary }, control) {
+  const others = Object.keys(control.modes).filter((mode) => !MODES.includes(mode)).sort();
+  const modes = [...MODES, ...others].filter((mode) => isObject(control.modes[mode]));
+  const cards = Object.entries(MEASURES).flatMap(([key, about]) => {
+    const values = modes.map((mode) => measured(control.modes[mode][key]));
+    const mark = key === "effective_tokens_per_s" && isNumber(control.bound_tokens_per_s) ? control.bound_tokens_per_s : about.mark;
+    return values.some((value) => value) ? [{ about: { ...about, mark }, values }] : [];
+  });
+  const runs = Math.max(0, ...cards.flatMap(({ values }) => values.map((value) => value?.runs.length ?? 0)));
+  at("experiment-title-now").textContent = [name, control.name].filter(Boolean).join(", ");
+  at("experiment-about").textContent = `Each dot is a run, each bar the median of ${runs} ${runs === 1 ? "run" : "runs"}; changes are against ${modes[0]}. A dotted line is the most that is possible.`;
+  at("experiment-facts").textContent = [typeof summary.about === "string" ? summary.about : "", facts(summary)].filter(Boolean).join(" ");
+  at("measures").replaceChildren(...cards.map(({ about, values }) => card(about, modes, values)));
+  showAims(summary, control);
+}
+
+/** Where and when it was run, as far as the file says. */
+function facts(summary) {
+  const { date, machine, commit } = summary;
+  const host = isObject(machine) ? [machine.cpu, isNumber(machine.cores) ? `${machine.cores} cores` : "", machine.kernel ? `Linux ${machine.kernel}` : ""].filter(Boolean).join(", ") : machine;
+  const source = typeof commit === "string" ? `commit ${commit.slice(0, 12)}${commit.endsWith("-dirty") ? " with changes" : ""}` : "";
+  return [date, host, source].filter((part) => typeof part === "string" && part).join(" · ");
+}
+
+function make(name, ...children) {
+  const element = document.createElement(name);
+  element.append(...children);
+  return element;
+}
+
+function card({ label, more, mark }, modes, values) {
+  const found = values.filter((value) => value), medians = found.map((value) => value.median);
+  const best = more ? Math.max(...medians) : Math.min(...medians);
+  const top = Math.max(mark ?? 0, ...found.flatMap((value) => [value.median, ...value.runs])) * 1.04 || 1;
+  const table = document.createElement("table");
+  const caption = make("caption", make("b", label), ` ${more ? "more" : "less"} is better`);
+  table.append(caption);
+  values.forEach((value, i) => {
+    // Other laws are ways to pace per connection.
+    const row = table.insertRow(), title = make("th", modes[i].replace(/^per-connection-/, ""));
+    title.scope = "row";
+    row.append(title);
+    const lane = row.insertCell();
+    lane.className = `lane lane-${Math.min(i, 3)}`;
+    if (value) lane.append(strip(value, top, mark), heard(`runs: ${value.runs.map(shown).join(", ")}`));
+    const median = row.insertCell(), change = row.insertCell();
+    median.textContent = value ? shown(value.median) : "–";
+    const isBest = value?.median === best && found.some((other) => other.median !== best);
+    if (isBest) median.append(heard(", the best"));
+    median.className = isBest ? "median best" : "median";
+    change.className = "change";
+    if (i > 0 && value && values[0]?.median > 0) change.textContent = percent(value.median / values[0].median - 1, more, change);
+  });
+  const element = make("div", table);
+  element.className = "card measure";
+  return element;
+}
+
+/** The change as a share, or many times; with a colour where it is worth one. */
+function percent(change, more, cell) {
+  const size = Math.abs(change) * 100;
+  if (size >= 3) cell.classList.add(change > 0 === Boolean(more) ? "good" : "bad");
+  return change >= 4 ? `× ${(1 + change).toFixed(change >= 9 ? 0 : 1)}` : `${size < 0.5 ? "" : change < 0 ? "−" : "+"}${size.toFixed(0)} %`;
+}
+
+/** Dots, the median's bar and the mark on a line from 0 to `top`. */
+function strip({ median, runs }, top, mark) {
+  const svg = (name, attributes) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    return element;
+  };
+  const x = (value) => `${((Math.max(0, value) / top) * 100).toFixed(2)}%`;
+  const picture = svg("svg", { "aria-hidden": "true", class: "strip" });
+  picture.append(svg("line", { class: "base", x1: 0, x2: "100%", y1: "50%", y2: "50%" }), svg("line", { class: "reach", x1: 0, x2: x(median), y1: "50%", y2: "50%" }));
+  if (mark !== undefined) picture.append(svg("line", { class: "mark", x1: x(mark), x2: x(mark), y1: 0, y2: "100%" }));
+  picture.append(...runs.map((run) => svg("circle", { cx: x(run), cy: "50%", r: 4 })), svg("line", { class: "median", x1: x(median), x2: x(median), y1: 2, y2: "95%" }));
+  return picture;
+}
+
+function heard(text) {
+  const element = make("span", text);
+  element.className = "heard";
+  return element;
+}
+
+function shown(value) {
+  const size = Math.abs(value);
+  if (size >= 100_000) return `${(value / 1000).toFixed(0)}k`;
+  return size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
+
+function showAims(summary, control) {
+  const given = Array.isArray(control.aims) ? control.aims : Array.isArray(summary.aims) ? summary.aims : [];
+  const aims = given.filter((aim) => isObject(aim) && (aim.congestion_control ?? control.name) === control.name);
+  at("aims-title").hidden = at("aims").hidden = aims.length === 0;
+  at("aims").replaceChildren(...aims.map((aim) => {
+    const met = aim.met === true, verdict = make("b", met ? "✓ met" : "✗ missed");
+    verdict.className = met ? "good" : "bad";
+    const numbers = [isNumber(aim.value) ? `measured ${shown(aim.value)}` : null, wanted(aim.wanted)].filter(Boolean).join(", ");
+    return make("li", verdict, ` ${aim.text ?? ""}`, numbers ? ` (${numbers})` : "");
+  }));
+}
+
+function wanted(value) {
+  if (isNumber(value?.at_least)) return `wanted at least ${value.at_least}`;
+  if (isNumber(value?.at_most)) return `wanted at most ${value.at_most}`;
+  return isNumber(value) || typeof value === "string" ? `wanted ${value}` : null;
+}
+
+at("scenario").addEventListener("change", choose);
+at("control-choice").addEventListener("change", () => {
+  const chosen = known[at("scenario").value], name = at("control-choice").querySelector(":checked").value;
+  show(chosen, results(chosen.summary).find((result) => result.name === name));
+});
+at("summary").addEventListener("change", async (event) => {
+  const summaries = [], wrong = [];
+  for (const file of event.target.files) {
+    try {
+      summaries.push(JSON.parse(await file.text()));
+    } catch {
+      wrong.push(file.name);
+    }
+  }
+  addExperiments(summaries);
+  if (wrong.length > 0) at("experiment-state").textContent = `${wrong.join(", ")}: not JSON.`;
 });
