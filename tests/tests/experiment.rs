@@ -74,6 +74,7 @@ fn an_experiment_leaves_a_summary_a_page_plots_and_series() {
             "healthy_itl_p99_ms",
             "ttft_p99_ms",
             "queued_bytes_p99",
+            "held_bytes_p99",
             "bottleneck_rtt_p99_ms",
             "jain",
         ] {

@@ -43,6 +43,7 @@ const TOKENFLOW: &[(&str, &str)] = &[
     ("step_token_budget", "gauge"),
     ("max_num_batched_tokens", "gauge"),
     ("paced_requests", "gauge"),
+    ("undelivered_bytes", "gauge"),
     ("parked_requests", "gauge"),
     ("offloaded_requests", "gauge"),
     ("offloaded_blocks", "gauge"),

@@ -318,6 +318,7 @@ impl Loop {
                 waiting: stats.waiting,
                 kv_cache_usage: stats.kv_usage(),
                 paced: stats.paced,
+                undelivered_bytes: self.links.undelivered_bytes(),
                 parked: stats.parked,
                 offloaded: stats.offloaded,
                 host_blocks: stats.host_blocks_used,

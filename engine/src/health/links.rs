@@ -69,6 +69,11 @@ impl Links {
         self.snapshot = self.hints.snapshot();
     }
 
+    /// Output of all streams that their clients have not acknowledged, as of the last looks and with all that was made since.
+    pub fn undelivered_bytes(&self) -> u64 {
+        self.streams.values().map(Link::undelivered_bound).sum()
+    }
+
     /// How the hint server stands, for whoever asks from another thread; `health_factor` holds the bits of the one in use.
     pub fn status(&self, health_factor: Arc<AtomicU64>) -> impl Fn() -> HintStatus + Send + Sync + 'static {
         let hints = self.hints.clone();
@@ -185,6 +190,12 @@ impl Link {
         let undelivered_bytes = self.meter.undelivered_bytes();
         self.queue.set(QueueLook { at: now, undelivered_bytes, produced_bytes });
         undelivered_bytes
+    }
+
+    /// Never less than what is undelivered, without asking the kernel.
+    fn undelivered_bound(&self) -> u64 {
+        let last = self.queue.get();
+        last.undelivered_bytes + self.meter.produced_bytes().saturating_sub(last.produced_bytes)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct StepStats {
     pub kv_cache_usage: f64,
     /// Streams that sat this step out because their link is behind.
     pub paced: usize,
+    /// Output of all streams that their clients have not acknowledged, at most.
+    pub undelivered_bytes: u64,
     /// Requests that wait because their tenant, or their connection, has its share.
     pub tenant_capped: usize,
     pub connection_capped: usize,
@@ -130,6 +132,7 @@ pub struct EngineMetrics {
     health_factor: Gauge,
     step_token_budget: IntGauge,
     paced_requests: IntGauge,
+    undelivered_bytes: IntGauge,
     paced_steps: IntCounter,
     coalesced_tokens: IntCounter,
     parked: IntGauge,
@@ -232,6 +235,10 @@ impl EngineMetrics {
 
             health_factor: r.gauge("tokenflow:health_factor", "Aggregate health of the links that carry token streams; 1 where unknown."),
             step_token_budget: r.int_gauge("tokenflow:step_token_budget", "Tokens that the last step was allowed to compute."),
+            undelivered_bytes: r.int_gauge(
+                "tokenflow:undelivered_bytes",
+                "Output of all streams that their clients have not acknowledged: waiting here, in sockets, in flight.",
+            ),
             paced_requests: r.int_gauge("tokenflow:paced_requests", "Streams that sat the last step out because their link is behind."),
             paced_steps: r.counter("tokenflow:paced_steps_total", "Steps sat out by streams because their link was behind."),
             coalesced_tokens: r.counter(
@@ -265,6 +272,7 @@ impl EngineMetrics {
         self.waiting.set(stats.waiting as i64);
         self.kv_cache_usage.set(stats.kv_cache_usage);
         self.paced_requests.set(stats.paced as i64);
+        self.undelivered_bytes.set(stats.undelivered_bytes as i64);
         self.parked.set(stats.parked as i64);
         self.offloaded.set(stats.offloaded as i64);
         self.host_blocks.set(stats.host_blocks as i64);

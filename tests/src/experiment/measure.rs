@@ -42,6 +42,8 @@ pub fn measure(scenario: &Scenario, calibration: &Calibration, record: &Record) 
     let samples = || record.samples.iter().filter(|sample| inside(sample.at));
     let mut queued: Vec<f64> = samples().flat_map(|s| s.undelivered_bytes.iter().flatten().map(|bytes| *bytes as f64)).collect();
     insert(&mut measures, Measure::QueuedBytesP99, quantile(&mut queued, 0.99));
+    let mut held: Vec<f64> = samples().filter_map(|sample| sample.held_bytes.map(|bytes| bytes as f64)).collect();
+    insert(&mut measures, Measure::HeldBytesP99, quantile(&mut held, 0.99));
 
     let trips =
         |healthy: bool| record.round_trips.iter().filter(move |trip| inside(trip.at) && scenario.groups[trip.group].healthy == healthy);
@@ -138,6 +140,7 @@ mod tests {
                 at: 1.0,
                 undelivered_bytes: vec![Some(100), None, Some(9000)],
                 health: vec![Some(0.9), None, Some(0.2)],
+                held_bytes: Some(12_000),
             }],
             round_trips: vec![RoundTrip { group: 0, at: 1.0, ms: 0.1 }, RoundTrip { group: 1, at: 1.0, ms: 250.0 }],
             cores: Vec::new(),
@@ -160,6 +163,7 @@ mod tests {
         near(Measure::HealthyItlP99Ms, 25.0);
         near(Measure::TtftP99Ms, 50.0);
         near(Measure::QueuedBytesP99, 9000.0);
+        near(Measure::HeldBytesP99, 12_000.0);
         near(Measure::BottleneckRttP99Ms, 250.0);
         near(Measure::Jain, 1.0);
         near(Measure::HealthMin, 0.9);

@@ -38,12 +38,14 @@ pub struct Chunk {
     pub health: f32,
 }
 
-/// What the server said of its connections at a moment; an element for each seat, `None` where it had none.
+/// What the servers said of the connections at a moment; an element for each seat, `None` where the hint server had none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     pub at: f64,
     pub undelivered_bytes: Vec<Option<u64>>,
     pub health: Vec<Option<f64>>,
+    /// Of all streams together, as the engine has it: what waits for the sockets too.
+    pub held_bytes: Option<u64>,
 }
 
 /// Of a datagram that went through a bottleneck's queue and came back, or as the queue itself says.

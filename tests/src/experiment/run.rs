@@ -85,7 +85,7 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
         } else if Instant::now() >= next_sample {
             let at = began.elapsed().as_secs_f64();
             queues.extend(testbed.queues(at)?);
-            samples.extend(servers.hint_url().and_then(|url| sample(url, &clients, at)));
+            samples.extend(servers.hint_url().and_then(|url| sample(url, &servers.engine.url, &clients, at)));
             next_sample += SAMPLE_INTERVAL;
         }
         let next_event = events.peek().map(|event| began + event.at);
@@ -104,15 +104,21 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
     Ok(Record { seats: clients.finish(began), samples, round_trips, cores })
 }
 
-/// What the hint server says of each seat's connection; `None` when it does not answer.
-fn sample(url: &str, clients: &Clients, at: f64) -> Option<Sample> {
-    let connections = http::get_json(url, "/connections").ok()?;
+/// What the hint server says of each seat's connection, and the engine of all; `None` when the hint server does not answer.
+fn sample(hint_url: &str, engine_url: &str, clients: &Clients, at: f64) -> Option<Sample> {
+    let connections = http::get_json(hint_url, "/connections").ok()?;
     let rows: HashMap<&str, &Value> = connections.as_array()?.iter().filter_map(|row| Some((row["peer"].as_str()?, row))).collect();
-    let mut sample = Sample { at, ..Sample::default() };
+    let mut sample = Sample { at, held_bytes: held_bytes(engine_url), ..Sample::default() };
     for address in clients.addresses() {
         let row = address.and_then(|address| rows.get(address.to_string().as_str()).copied());
         sample.undelivered_bytes.push(row.and_then(|row| row["undelivered_bytes"].as_u64()));
         sample.health.push(row.and_then(|row| row["health"].as_f64()));
     }
     Some(sample)
+}
+
+fn held_bytes(engine_url: &str) -> Option<u64> {
+    let metrics = http::get_text(engine_url, "/metrics").ok()?;
+    let line = metrics.lines().find(|line| line.starts_with("tokenflow:undelivered_bytes{"))?;
+    line.rsplit(' ').next()?.parse::<f64>().ok().map(|bytes| bytes as u64)
 }

@@ -212,7 +212,10 @@ pub enum Measure {
     HealthyItlP50Ms,
     HealthyItlP99Ms,
     TtftP99Ms,
+    /// Of one stream, unsent or unacknowledged in its socket.
     QueuedBytesP99,
+    /// Of all streams together, in the engine and in sockets.
+    HeldBytesP99,
     BottleneckRttP99Ms,
     Jain,
     /// Least health that the hint server (where it is down: the stream's chunks) gave a healthy stream, or anybody where no group is healthy.

@@ -12,6 +12,7 @@ const MEASURES = {
   healthy_itl_p99_ms: { label: "Healthy streams: inter-token latency p99 (ms)" },
   ttft_p99_ms: { label: "Time to first token p99 (ms)" },
   queued_bytes_p99: { label: "Queued bytes p99" },
+  held_bytes_p99: { label: "Held bytes p99, all streams" },
   bottleneck_rtt_p99_ms: { label: "RTT at the bottleneck p99 (ms)" },
   jain: { label: "Jain’s fairness among equals", more: true, mark: 1 },
   health_min: { label: "Lowest health", more: true, mark: 1 },
