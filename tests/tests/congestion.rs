@@ -168,15 +168,19 @@ fn a_healthy_stream_gets_at_least_what_it_gets_without_pacing() {
     assert!(ratios[1] >= 0.9, "{runs:?}");
 }
 
-/// Tokens/s that arrive through a link of 8 kbit/s, which carries about four events a second.
-fn carried(flags: &[&str]) -> f64 {
+/// Has a link narrow to 8 kbit/s while a stream of 50 tokens/s goes over it, and waits until more than `enough` tokens/s arrive through it.
+/// Tokens/s of the last seconds, 20 s after the link narrowed at the latest.
+fn carried(flags: &[&str], enough: f64) -> f64 {
     let bed = Testbed::serving(&[&["--max-stream-rate", STREAM_RATE], flags].concat(), None);
     let far = Arc::new(Namespace::new().unwrap());
-    far.throttle("8kbit", QUEUE).unwrap();
     let slow = bed.stream(&far, 900);
     wait_until(Duration::from_secs(30), || slow.arrivals().len() > 20).expect("it streams");
-    std::thread::sleep(Duration::from_secs(6));
-    slow.recent_rate(Duration::from_secs(5))
+    far.throttle("8kbit", QUEUE).unwrap();
+    let seconds = Duration::from_secs(4);
+    // What was made before the link narrowed arrives first.
+    std::thread::sleep(2 * seconds);
+    wait_until(3 * seconds, || slow.recent_rate(seconds) > enough);
+    slow.recent_rate(seconds)
 }
 
 #[test]
@@ -185,8 +189,11 @@ fn tokens_that_share_events_multiply_the_text_that_a_narrow_link_carries() {
         return;
     }
     let _turn = TURN.lock();
-    let (alone, together) = (carried(&["--no-coalesce-events"]), carried(&[]));
+    // The link carries about four events a second.
+    let alone = carried(&["--no-coalesce-events"], 8.0);
+    let together = carried(&[], 2.0 * alone);
     eprintln!("8 kbit/s carry {alone:.1} tokens/s alone, {together:.1} together");
+    assert!(alone > 0.5 && alone < 6.0, "{alone}");
     assert!(together > 2.0 * alone, "{together} against {alone}");
 }
 

@@ -38,6 +38,16 @@ pub(super) fn label(value: f64) -> String {
     }
 }
 
+/// As [`label`], at most four characters wide up to 999 million: it stands below a bar.
+pub(super) fn short(value: f64) -> String {
+    match value.abs() {
+        v if v >= 10e6 => format!("{:.0}M", value / 1e6),
+        v if v >= 999_500.0 => format!("{:.1}M", value / 1e6),
+        v if v >= 9_999.5 => format!("{:.0}k", value / 1e3),
+        _ => label(value),
+    }
+}
+
 impl Plane {
     pub fn x(&self, x: f64) -> f64 {
         self.left + (x - self.x_range.0) / (self.x_range.1 - self.x_range.0) * self.width
@@ -71,6 +81,7 @@ mod tests {
         assert_eq!(ticks(290.0), [0.0, 100.0, 200.0, 300.0]);
         assert_eq!(ticks(0.0).last(), Some(&1.0));
         assert_eq!([label(0.25), label(0.0), label(1500.0), label(64_000.0), label(2.5e6)].join(" "), "0.25 0 1500 64k 2.5M");
+        assert_eq!([short(5_875_357.0), short(76_744.0), short(999_700.0), short(1500.4), short(0.5)].join(" "), "5.9M 77k 1.0M 1500 0.5");
     }
 
     proptest! {

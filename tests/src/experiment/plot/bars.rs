@@ -1,7 +1,7 @@
 //! Small multiples: a panel for each measure, a bar for each mode's median, a dot for each run.
 
 use super::{
-    axis::{Plane, label, ticks},
+    axis::{Plane, short, ticks},
     style::{FILLS, INK, MUTED},
     svg::{Anchor, Svg},
 };
@@ -74,7 +74,7 @@ fn draw(svg: &mut Svg, figure: &Bars, panel: &Panel, (left, top): (f64, f64)) {
                 let aside = (index as f64 - (runs.len() as f64 - 1.0) / 2.0) * (room * 0.5 / runs.len() as f64);
                 svg.dot((centre + aside, plane.y(*run)));
             }
-            svg.text((centre, top + HEIGHT + 16.0), &label(*median), Anchor::Middle, INK, false);
+            svg.text((centre, top + HEIGHT + 16.0), &short(*median), Anchor::Middle, INK, false);
         }
         if let Some(name) = figure.clusters.get(cluster) {
             svg.text((middle, top + HEIGHT + 34.0), name, Anchor::Middle, MUTED, false);
