@@ -10,7 +10,8 @@ use tokenflow_tests::{
 
 #[test]
 fn a_proxy_passes_a_stream_on_and_a_hang_up_too() {
-    let engine = daemon::engine(&[]).unwrap();
+    // So slow that the long stream does not end by itself.
+    let engine = daemon::engine(&["--max-stream-rate", "20"]).unwrap();
     let address = http::address(&engine.url).unwrap();
     let proxy = Proxy::start(address).unwrap();
     let through = (std::net::Ipv4Addr::LOCALHOST, proxy.address.port()).into();

@@ -17,7 +17,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct ExperimentArgs {
-    /// Which experiment, or `all`; without one they are listed
+    /// Which experiment, or `all`
     name: Option<String>,
     /// Folder of the summary, the page, the plots and the time series [default: experiments/NAME in cargo's target folder]
     #[arg(long, value_name = "DIR")]
@@ -52,6 +52,9 @@ pub fn run(args: &ExperimentArgs) -> anyhow::Result<()> {
     let Some(name) = args.name.as_deref() else { bail!("name an experiment: {}, or all", known()) };
     let chosen = scenarios::named(name);
     ensure!(!chosen.is_empty(), "there is no experiment '{name}': {}, or all", known());
+    distinct("--congestion-control", &args.congestion_control)?;
+    distinct("--modes", &args.modes)?;
+    distinct("--pacing-law", &args.pacing_law)?;
     interrupt::watch();
     if !requirements::is_root() {
         bail!("experiments need root: they make network namespaces and load the kernel program");
@@ -93,7 +96,8 @@ pub fn run(args: &ExperimentArgs) -> anyhow::Result<()> {
             println!("{scenario}: {}", options.out.join("README.md").display());
             for aim in &summary.aims {
                 let met = if aim.met { "met" } else { "MISSED" };
-                println!("  {met:>6}  {} ({}): {:.3}, wanted {:?}", aim.text, aim.congestion_control, aim.value, aim.wanted);
+                let value = aim.value.map_or("not measured".to_owned(), |value| format!("{value:.3}"));
+                println!("  {met:>6}  {} ({}): {value}, wanted {:?}", aim.text, aim.congestion_control, aim.wanted);
             }
         });
         summaries.push(summary);
@@ -102,6 +106,13 @@ pub fn run(args: &ExperimentArgs) -> anyhow::Result<()> {
         }
     }
     bar.finish_and_clear();
+    Ok(())
+}
+
+/// What is run twice would have one name.
+fn distinct<T: PartialEq>(flag: &str, values: &[T]) -> anyhow::Result<()> {
+    let is_twice = values.iter().enumerate().any(|(index, value)| values[..index].contains(value));
+    ensure!(!is_twice, "{flag} names one of its values twice");
     Ok(())
 }
 

@@ -40,7 +40,9 @@ pub fn page(summary: &Summary, modes: &[String]) -> String {
     aims(&mut page, &summary.aims);
     for (congestion_control, series) in &summary.congestion_control {
         line(&mut page, format_args!("\n## {congestion_control}\n"));
-        line(&mut page, format_args!("Bound: {:.0} tokens/s.\n", series.bound_tokens_per_s));
+        if let Some(bound) = series.bound_tokens_per_s {
+            line(&mut page, format_args!("Bound: {bound:.0} tokens/s.\n"));
+        }
         line(&mut page, format_args!("| | {} |", modes.iter().map(|mode| format!("`{mode}`")).collect::<Vec<_>>().join(" | ")));
         line(&mut page, format_args!("|---|{}", "---|".repeat(modes.len())));
         for (measure, title) in ROWS {
@@ -93,7 +95,11 @@ fn aim_cells(aim: &AimResult) -> (String, String, &'static str) {
         Wanted::AtLeast(least) => format!("at least {least}"),
         Wanted::AtMost(most) => format!("at most {most}"),
     };
-    (format!("{}{}", number(aim.value), against(aim.relative_to)), wanted, if aim.met { "met" } else { "**missed**" })
+    (
+        aim.value.map_or("–".to_owned(), |value| format!("{}{}", number(value), against(aim.relative_to))),
+        wanted,
+        if aim.met { "met" } else { "**missed**" },
+    )
 }
 
 fn repeat(page: &mut String, summary: &Summary) {

@@ -96,9 +96,12 @@ impl Response {
         (self.opens && settled > 0.0).then(|| (self.smooth().fold(0.0, f64::max) / settled - 1.0).max(0.0))
     }
 
-    /// Seconds after which the rate stays within a quarter of where it settles.
+    /// Seconds after which the rate stays within a quarter of where it settles; all of them where nothing comes.
     pub fn convergence_s(&self) -> f64 {
         let settled = self.settled();
+        if settled <= 0.0 {
+            return self.rates.len() as f64 * BIN;
+        }
         let away = self.smooth().enumerate().filter(|(_, rate)| (rate - settled).abs() > TOLERANCE * settled);
         away.last().map_or(0.0, |(bin, _)| (bin + 1) as f64 * BIN)
     }
@@ -150,6 +153,12 @@ mod tests {
         });
         assert!((steps[0].overshoot().unwrap() - 0.5).abs() < 0.05, "{steps:?}");
         assert!((steps[0].convergence_s() - 1.0).abs() <= 0.21, "{steps:?}");
+    }
+
+    #[test]
+    fn a_stream_that_stops_does_not_settle() {
+        let steps = square(|at| if at < 5.0 { 20.0 } else { 0.0 });
+        assert_eq!((steps[0].overshoot(), steps[0].convergence_s()), (None, 5.0));
     }
 
     #[test]

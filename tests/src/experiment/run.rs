@@ -75,6 +75,11 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
     let mut events = scenario.events.iter().filter(|event| event.at < scenario.window).peekable();
     let mut next_sample = began;
     while began.elapsed() < scenario.window {
+        // Also where samples take longer than the time between them.
+        if (setup.cancelled)() {
+            bail!("interrupted");
+        }
+        clients.tick().context("a stream broke off")?;
         if let Some(event) = events.next_if(|event| event.at <= began.elapsed()) {
             match &event.action {
                 Action::Shape { group, link } => testbed.shape(*group, link)?,
@@ -86,7 +91,7 @@ pub(super) fn run(scenario: &Scenario, testbed: &Testbed, variant: &Variant, set
             let at = began.elapsed().as_secs_f64();
             queues.extend(testbed.queues(at)?);
             samples.extend(servers.hint_url().and_then(|url| sample(url, &servers.engine.url, &clients, at)));
-            next_sample += SAMPLE_INTERVAL;
+            next_sample = (next_sample + SAMPLE_INTERVAL).max(Instant::now());
         }
         let next_event = events.peek().map(|event| began + event.at);
         until(next_event.map_or(next_sample, |at| at.min(next_sample)), &|| false)?;

@@ -218,7 +218,7 @@ pub enum Measure {
     HeldBytesP99,
     BottleneckRttP99Ms,
     Jain,
-    /// Least health that the hint server (where it is down: the stream's chunks) gave a healthy stream, or anybody where no group is healthy.
+    /// Least health that the hint server or the stream's own chunks gave a healthy stream, or anybody where no group is healthy.
     HealthMin,
     /// After each opening of a link, the most by which a smoothed rate exceeds where it settles, as a fraction.
     Overshoot,

@@ -95,7 +95,7 @@ pub fn experiment(build: Build, options: &Options, cancelled: &(dyn Fn() -> bool
         }
         let modes: Modes = names.iter().cloned().zip(measured.iter().map(|runs| ModeResult::of(runs))).collect();
         results.extend(aims(&scenario, cc.name(), &modes));
-        let bound_tokens_per_s = bound_tokens_per_s(&scenario, &calibration);
+        let bound_tokens_per_s = (!options.coalesce).then(|| bound_tokens_per_s(&scenario, &calibration));
         congestion_control.insert(cc.name().to_owned(), Series { bound_tokens_per_s, modes });
         draw(&options.out.join("plots").join(format!("time-{}", cc.name())), &time_plot(&scenario, cc.name(), columns))?;
     }

@@ -34,8 +34,8 @@ pub struct Summary {
 /// What was measured under one congestion control.
 #[derive(Clone, Debug, Serialize)]
 pub struct Series {
-    /// Tokens per second that [`super::bound`] allows.
-    pub bound_tokens_per_s: f64,
+    /// Tokens per second that [`super::bound`] allows; `None` where tokens share events, so that a link carries more of them.
+    pub bound_tokens_per_s: Option<f64>,
     pub modes: Modes,
 }
 
@@ -68,8 +68,8 @@ pub struct AimResult {
     pub mode: Mode,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relative_to: Option<Mode>,
-    /// Median over the rounds.
-    pub value: f64,
+    /// Median over the rounds; `None` where a round has none, which misses the aim.
+    pub value: Option<f64>,
     /// Each round's.
     pub runs: Vec<f64>,
     pub wanted: Wanted,
@@ -110,13 +110,20 @@ fn values<K: Ord>(runs: BTreeMap<K, Vec<f64>>) -> BTreeMap<K, Value> {
 /// The scenario's aims, as far as their modes were run.
 pub fn aims(scenario: &Scenario, congestion_control: &str, modes: &Modes) -> Vec<AimResult> {
     let result = |aim: &Aim| {
-        let runs = |mode: Mode| Some(modes.get(mode.name())?.measures.get(&aim.measure)?.runs.as_slice());
+        let runs = |mode: Mode| {
+            let result = modes.get(mode.name())?;
+            Some(result.measures.get(&aim.measure).map_or(&[][..], |value| value.runs.as_slice()))
+        };
         let own = runs(aim.mode)?;
         let runs: Vec<f64> = match aim.relative_to {
             None => own.to_vec(),
-            Some(other) => own.iter().zip(runs(other)?).map(|(value, other)| value / other).collect(),
+            Some(other) => {
+                let other = runs(other)?;
+                // A round that one of them lacks leaves no pairs.
+                if own.len() == other.len() { own.iter().zip(other).map(|(value, other)| value / other).collect() } else { Vec::new() }
+            }
         };
-        let value = median(&runs).filter(|value| value.is_finite())?;
+        let value = median(&runs).filter(|value| value.is_finite());
         Some(AimResult {
             text: aim.text.clone(),
             congestion_control: congestion_control.to_owned(),
@@ -126,7 +133,7 @@ pub fn aims(scenario: &Scenario, congestion_control: &str, modes: &Modes) -> Vec
             value,
             runs,
             wanted: aim.wanted,
-            met: aim.wanted.met(value),
+            met: value.is_some_and(|value| aim.wanted.met(value)),
         })
     };
     scenario.aims.iter().filter_map(result).collect()
@@ -173,7 +180,9 @@ mod tests {
         }];
         // The machine became twice as fast after the first round: medians of each would say 2.0 / 1.0.
         let result = aims(&scenario, "cubic", &modes(&[1.0, 2.0, 2.0], &[1.7, 3.4, 3.0]));
-        assert_eq!((result[0].value, result[0].met), (1.7, true));
+        assert_eq!((result[0].value, result[0].met), (Some(1.7), true));
+        let nothing = aims(&scenario, "cubic", &modes(&[1.0], &[]));
+        assert_eq!((nothing[0].value, nothing[0].met), (None, false), "what could not be measured is missed");
         assert!(aims(&scenario, "cubic", &Modes::new()).is_empty(), "modes that were not run have no aims");
     }
 
