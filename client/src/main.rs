@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokenflow_client::chat::harmless_text;
 use tokenflow_client::cli::{Cli, Command};
 use tokenflow_client::{chat, watch};
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
 }
 
 fn fail(message: std::fmt::Arguments) -> ExitCode {
-    eprintln!("error: {message}");
+    // It may hold a server's own words.
+    eprintln!("error: {}", harmless_text(&message.to_string()));
     ExitCode::from(1)
 }

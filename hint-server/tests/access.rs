@@ -75,6 +75,7 @@ fn readers_elsewhere_need_the_token() {
     // The address that packets to a documentation network would leave from; nothing is sent.
     let own = UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()));
     let Some(own) = own.ok().map(|address| address.ip()).filter(|ip: &IpAddr| !ip.is_loopback()) else {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: this machine has no address but loopback");
         eprintln!("skipped: this machine has no address but loopback");
         return;
     };

@@ -9,6 +9,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use super::answer::{Answer, Ending, Session};
+use super::flow::harmless_text;
 use super::terminal::SavedModes;
 use super::wire::Message;
 use super::{Front, Question};
@@ -61,21 +62,29 @@ pub async fn run(session: &mut Session, question: &Question, front: Front) -> an
                     say("\n")?;
                 }
                 match ending {
-                    Ending::Complete => messages.push(Message::assistant(text)),
+                    Ending::Complete => conclude(&mut messages, &text),
                     Ending::Stopped(Signal::Interrupt) => {
                         interrupted = true;
-                        messages.push(Message::assistant(text));
+                        conclude(&mut messages, &text);
                     }
                     Ending::Stopped(signal) => return Ok(signal.exit_code()),
                     Ending::Failed(error) => {
-                        // The question may be asked again, so it is not part of the conversation yet.
-                        messages.pop();
-                        eprintln!("error: {error}");
+                        conclude(&mut messages, "");
+                        eprintln!("error: {}", harmless_text(&error.to_string()));
                     }
                     Ending::OutputClosed => return Ok(0),
                 }
             }
         }
+    }
+}
+
+/// Adds the answer to the last question. Without one the question may be asked again, so it is not part of the conversation yet.
+fn conclude(messages: &mut Vec<Message>, answer: &str) {
+    if answer.is_empty() {
+        messages.pop();
+    } else {
+        messages.push(Message::assistant(answer));
     }
 }
 
@@ -124,7 +133,7 @@ fn is_command(line: &str) -> bool {
 
 fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for line in text.lines() {
+    for line in harmless_text(text).lines() {
         if colour_wanted() && !line.is_empty() {
             writeln!(out, "{}", Colour::Dim.paint(line))?;
         } else {
@@ -143,5 +152,15 @@ mod tests {
         for (line, expected) in [("/qiut", true), ("/etc/passwd", false), ("/tmp is full, why?", false), ("/", false), ("quit", false)] {
             assert_eq!(is_command(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_taken_back() {
+        let mut messages = vec![Message::system("Be brief"), Message::user("One?")];
+        conclude(&mut messages, "");
+        assert_eq!(messages, [Message::system("Be brief")]);
+        messages.push(Message::user("Two?"));
+        conclude(&mut messages, "Yes");
+        assert_eq!(messages, [Message::system("Be brief"), Message::user("Two?"), Message::assistant("Yes")]);
     }
 }

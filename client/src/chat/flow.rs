@@ -98,7 +98,7 @@ fn harmless(c: char, column: usize) -> impl Iterator<Item = char> {
     std::iter::repeat_n(c, count)
 }
 
-/// The same care for text that is written to a terminal without a status line.
+/// The same care for text of others that may get onto a terminal without a status line: answers, names, errors.
 pub fn harmless_text(text: &str) -> String {
     text.chars().flat_map(|c| harmless(c, 0)).collect()
 }
@@ -112,6 +112,11 @@ mod tests {
     use super::*;
 
     const STATUS: &str = "Rate 1.0";
+
+    #[test]
+    fn what_others_wrote_does_not_steer_the_terminal() {
+        assert_eq!(harmless_text("a\tb\r\n\x1b]0;title\x07\x7f\u{9b}2J é"), "a    b\n␛]0;title␇␡?2J é");
+    }
 
     fn screen(rows: u16, columns: u16) -> vt100::Parser {
         vt100::Parser::new(NonZeroU16::new(rows).unwrap(), NonZeroU16::new(columns).unwrap(), 1000)

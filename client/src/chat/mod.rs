@@ -18,6 +18,7 @@ use std::io::{self, IsTerminal, Read};
 use anyhow::{Context, bail};
 
 pub use answer::{Answer, Display, Ending, Session};
+pub use flow::harmless_text;
 pub(crate) use progress::counted;
 pub use progress::{Progress, Summary};
 pub use rate::RateMeter;

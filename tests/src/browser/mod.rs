@@ -3,7 +3,12 @@
 
 mod pipe;
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -87,8 +92,20 @@ impl Browser {
     /// # Errors
     /// When it cannot be loaded.
     pub fn open(&mut self, url: &str) -> anyhow::Result<()> {
+        self.evaluate("window.isLeft = true")?;
         let went = self.call("Page.navigate", json!({"url": url}))?;
         ensure!(went["errorText"].is_null(), "{url}: {}", went["errorText"]);
+        // For a moment the old document is still there, complete; a look that began in it fails when it goes.
+        let deadline = Instant::now() + Duration::from_millis(PATIENCE_MS);
+        let mut lost = false;
+        loop {
+            match self.evaluate("new Promise((done) => setTimeout(() => done(window.isLeft === true), 15))") {
+                Ok(is_left) if is_left == false => break,
+                Ok(_) => ensure!(Instant::now() < deadline, "{url}: the page before it is still there"),
+                Err(error) if lost => return Err(error),
+                Err(_) => lost = true,
+            }
+        }
         self.wait_for("document.readyState === 'complete'").map(|_| ())
     }
 

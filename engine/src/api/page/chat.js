@@ -1,6 +1,6 @@
 // The page: what is typed is asked, what arrives is shown, and what was said before is the context of what comes next.
 
-import { Unauthorized, answer, models } from "./engine.js";
+import { Unauthorized, answer, models, wrongKey } from "./engine.js";
 import { Progress, follow, show } from "./meters.js";
 import { Shown, counted } from "./messages.js";
 
@@ -8,27 +8,28 @@ const at = (id) => document.getElementById(id);
 const prompt = at("prompt"), log = at("log");
 const SETTINGS = ["system", "temperature", "max-tokens"];
 
-/** What this tab remembers; a full or forbidden storage only forgets. */
+/** What this tab remembers, apart from other pages of its origin; a full or forbidden storage only forgets. */
 const kept = {
+  named: (name) => `${location.pathname}${name}`,
   get: (name) => {
     try {
-      return JSON.parse(sessionStorage.getItem(name));
+      return JSON.parse(sessionStorage.getItem(kept.named(name)));
     } catch {
       return null;
     }
   },
   set: (name, value) => {
     try {
-      sessionStorage.setItem(name, JSON.stringify(value));
-    } catch {
-      sessionStorage.removeItem(name);
-    }
+      // What is too large now must not leave what was true before.
+      sessionStorage.removeItem(kept.named(name));
+      sessionStorage.setItem(kept.named(name), JSON.stringify(value));
+    } catch {}
   },
 };
 
 let key = kept.get("key");
 /** In the order of the conversation: { question, model, text, reasoning, state, error, facts }. */
-let exchanges = (kept.get("exchanges") ?? []).map((exchange) => ({ ...exchange, state: exchange.state === "streaming" ? "stopped" : exchange.state }));
+let exchanges = [];
 let shown = [];
 /** Ends the answer that is streaming; null where none is. */
 let stop = null;
@@ -54,7 +55,9 @@ function askForKey(sentence) {
 
 at("login").addEventListener("submit", async (event) => {
   event.preventDefault();
-  key = at("key").value.trim();
+  const typed = at("key").value.trim();
+  if (wrongKey(typed)) return askForKey(wrongKey(typed));
+  key = typed;
   kept.set("key", key);
   if (!(await findModels())) return;
   prompt.focus();
@@ -98,9 +101,22 @@ function request(exchange) {
   return body;
 }
 
-/** Asks a question, in the place of `failed` where that is the last exchange. */
-async function ask(question, failed = null) {
-  if (stop || !(at("model").value || (await findModels()))) return;
+/** Asks a question, in the place of `failed` where that is the last exchange. Calls `taken` once it is part of the conversation. */
+async function ask(question, failed = null, taken = () => {}) {
+  if (stop) return;
+  const abort = new AbortController();
+  stop = () => abort.abort();
+  busy(true);
+  if (!at("model").value) {
+    say("Asking for the models…");
+    const stopped = new Promise((done) => abort.signal.addEventListener("abort", () => done(false)));
+    if (!(await Promise.race([findModels(), stopped]))) {
+      stop = null;
+      busy(false);
+      return say("");
+    }
+  }
+  taken();
   if (failed && failed === exchanges.at(-1)) {
     exchanges.pop();
     shown.pop().items.forEach((item) => item.remove());
@@ -108,8 +124,6 @@ async function ask(question, failed = null) {
   const exchange = { question, model: at("model").value, text: "", reasoning: "", state: "streaming", error: null, facts: null };
   exchanges.push(exchange);
   const view = present(exchange);
-  const abort = new AbortController();
-  stop = () => abort.abort();
   busy(true);
   complain("");
   say("Waiting for the first token…");
@@ -221,10 +235,12 @@ function send() {
     wrong.focus();
     return say(`${wrong.labels[0].textContent}: ${wrong.validationMessage}`);
   }
-  if (stop || !question) return;
-  prompt.value = "";
-  fit();
-  ask(question);
+  if (!question) return;
+  ask(question, null, () => {
+    // What was typed meanwhile stays.
+    if (prompt.value.trim() === question) prompt.value = "";
+    fit();
+  });
 }
 
 prompt.addEventListener("input", fit);
@@ -308,8 +324,24 @@ at("clear").addEventListener("click", () => {
   prompt.focus();
 });
 
-(kept.get("settings") ?? []).forEach((value, i) => (at(SETTINGS[i]).value = value));
-exchanges.forEach(present);
+/** Shows the conversation that this tab had; what is none is forgotten. */
+function restore() {
+  const stored = kept.get("exchanges"), isText = (text) => typeof text === "string";
+  try {
+    exchanges = stored.filter(({ question, model, text, reasoning }) => [question, model, text, reasoning].every(isText));
+    // The page was left before its end.
+    exchanges.filter(({ state }) => state === "streaming").forEach((exchange) => (exchange.state = "stopped"));
+    exchanges.forEach(present);
+  } catch {
+    exchanges = [];
+    shown = [];
+    at("messages").replaceChildren();
+  }
+}
+
+const settled = kept.get("settings");
+SETTINGS.forEach((id, i) => (at(id).value = settled?.[i] ?? ""));
+restore();
 busy(false);
 show(null, 0);
 toEnd();

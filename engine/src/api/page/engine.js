@@ -3,6 +3,11 @@
 /** The engine wants another API key, or one at all. */
 export class Unauthorized extends Error {}
 
+/** What is wrong with the key, in a sentence; empty where it can be sent in a header. */
+export function wrongKey(key) {
+  return /^[\x20-\x7e]*$/.test(key) ? "" : "An API key has only printable ASCII characters; this one has others.";
+}
+
 /** The models that may be asked. */
 export async function models(key) {
   const answer = await send("v1/models", key, { signal: AbortSignal.timeout(10_000) });

@@ -3,6 +3,8 @@
 
 /** Lists in lists and quotes in quotes beyond this are text. */
 const DEEPEST = 6;
+/** Short rows of a table are filled up to as many cells. */
+const PADDED = 50;
 
 /** Shows `text` in `element`; blocks that have not changed since the last time keep their elements, and with them a selection. */
 export function showMarkdown(element, text) {
@@ -14,12 +16,29 @@ export function showMarkdown(element, text) {
   element.shownBlocks = blocks;
 }
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([^\s`]*)[^`]*$/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$/;
+// None of these may take longer than the line is long: a model can repeat anything thousands of times.
+const FENCE = /^ {0,3}(`{3,}|~{3,})([^]*)$/;
+const HEADING = /^ {0,3}(#{1,6})\s([^]*)$/;
 const RULE = /^ {0,3}([-*_])(?:\s*\1){2,}\s*$/;
 const ITEM = /^( {0,3})([-*+]|\d{1,9}[.)])(?:\s+|$)/;
 const QUOTE = /^ {0,3}>\s?/;
-const TABLE_RULE = /^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$/;
+const TABLE_RULE = /^:?-+:?$/;
+
+/** A fence's mark and language, or null. */
+function fenceOf(line) {
+  const [, mark, info] = FENCE.exec(line) ?? [];
+  return mark && !info.includes("`") ? { mark, language: /^\S*/.exec(info.trim())[0] } : null;
+}
+
+/** A heading's text: a closing run of # stands apart from it. */
+function headingText(rest) {
+  const text = rest.trim();
+  let end = text.length;
+  while (text[end - 1] === "#") end--;
+  return end === 0 || /\s/.test(text[end - 1]) ? text.slice(0, end).trim() : text;
+}
+
+const isTableRule = (line) => line.includes("-") && cells(line).every((cell) => TABLE_RULE.test(cell));
 
 /** Blocks, each with the lines that it came from. */
 function parse(text) {
@@ -28,19 +47,19 @@ function parse(text) {
   const take = (kind, from, more) => blocks.push({ kind, source: lines.slice(from, i).join("\n"), closed: true, ...more });
   while (i < lines.length) {
     const from = i, line = lines[i];
-    const fence = FENCE.exec(line), heading = HEADING.exec(line);
+    const fence = fenceOf(line), heading = HEADING.exec(line);
     if (line.trim() === "") {
       i++;
     } else if (fence) {
-      const end = new RegExp(`^ {0,3}${fence[1][0]}{${fence[1].length},}\\s*$`);
+      const end = new RegExp(`^ {0,3}${fence.mark[0]}{${fence.mark.length},}\\s*$`);
       i++;
       while (i < lines.length && !end.test(lines[i])) i++;
       const code = lines.slice(from + 1, i).join("\n"), closed = i < lines.length;
       i = Math.min(i + 1, lines.length);
-      take("code", from, { code, language: fence[2], closed });
+      take("code", from, { code, language: fence.language, closed });
     } else if (heading) {
       i++;
-      take("heading", from, { level: heading[1].length, text: heading[2] });
+      take("heading", from, { level: heading[1].length, text: headingText(heading[2]) });
     } else if (RULE.test(line)) {
       i++;
       take("rule", from);
@@ -51,7 +70,7 @@ function parse(text) {
       const items = list(lines, i);
       i = items.end;
       take("list", from, items);
-    } else if (line.includes("|") && TABLE_RULE.test(lines[i + 1] ?? "") && lines[i + 1].includes("-")) {
+    } else if (line.includes("|") && isTableRule(lines[i + 1] ?? "")) {
       i += 2;
       while (i < lines.length && lines[i].includes("|")) i++;
       take("table", from, { rows: [line, ...lines.slice(from + 2, i)].map(cells) });
@@ -64,7 +83,7 @@ function parse(text) {
   return blocks;
 }
 
-const begins = (line) => FENCE.test(line) || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || ITEM.test(line);
+const begins = (line) => fenceOf(line) !== null || HEADING.test(line) || RULE.test(line) || QUOTE.test(line) || ITEM.test(line);
 
 /** The items of a list that begins at a line; what is indented below an item belongs to it. */
 function list(lines, from) {
@@ -137,7 +156,7 @@ function renderTable([head, ...rows]) {
   titles.append(...head.map((text) => make("th", ...inline(text, 0))));
   for (const row of rows) {
     const shown = body.insertRow();
-    for (let i = 0; i < head.length; i++) shown.insertCell().append(...inline(row[i] ?? "", 0));
+    for (let i = 0; i < Math.min(head.length, Math.max(row.length, PADDED)); i++) shown.insertCell().append(...inline(row[i] ?? "", 0));
   }
   const scroll = make("div", table);
   scroll.className = "table";
@@ -146,7 +165,6 @@ function renderTable([head, ...rows]) {
 }
 
 const SPANS = [
-  [/(`+)(?!`)([^]{0,2000}?[^`])\1(?!`)/y, (m) => make("code", m[2].replace(/^ (.*) $/s, "$1"))],
   [/\*\*(?=\S)([^]{0,2000}?\S)\*\*(?!\*)/y, (m, depth) => make("strong", ...inline(m[1], depth + 1))],
   [/\b__(?=\S)([^]{0,2000}?\S)__\b/y, (m, depth) => make("strong", ...inline(m[1], depth + 1))],
   [/\*(?=[^\s*])([^*]{0,2000}?[^\s*])\*(?!\*)/y, (m, depth) => make("em", ...inline(m[1], depth + 1))],
@@ -156,11 +174,23 @@ const SPANS = [
   [/<(https?:\/\/[^\s<>"]{1,2000})>/y, (m) => link(m[1], m[1])],
   [/https?:\/\/[^\s<>"'`]{1,2000}[^\s<>"'`.,;:!?)\]]/y, (m) => link(m[0], m[0])],
 ];
+const BACKTICKS = /`+/y;
 const ESCAPED = /\\([\\`*_{}[\]()#+\-.!|<>~])/y;
+
+/** Where runs of backticks begin, by their length, the first one last. */
+function backticks(text) {
+  const runs = new Map();
+  for (const { 0: run, index } of text.matchAll(/`+/g)) {
+    if (!runs.has(run.length)) runs.set(run.length, []);
+    runs.get(run.length).push(index);
+  }
+  runs.forEach((starts) => starts.reverse());
+  return runs;
+}
 
 /** Text nodes and elements of a line of text. */
 function inline(text, depth) {
-  const nodes = [];
+  const nodes = [], runs = backticks(text);
   let plain = "", i = 0;
   const flush = () => {
     if (plain) nodes.push(document.createTextNode(plain));
@@ -177,7 +207,22 @@ function inline(text, depth) {
       i += 2;
       continue;
     }
-    const special = depth < DEEPEST && "`*_~![<h".includes(text[i]);
+    if (text[i] === "`") {
+      // The next run of the same length closes the code; without one the backticks are text.
+      const run = matched(BACKTICKS)[0], starts = runs.get(run.length) ?? [];
+      while (starts.at(-1) < i + run.length) starts.pop();
+      const end = starts.at(-1);
+      if (end === undefined) {
+        plain += run;
+        i += run.length;
+      } else {
+        flush();
+        nodes.push(make("code", text.slice(i + run.length, end).replace(/^ (.*) $/s, "$1")));
+        i = end + run.length;
+      }
+      continue;
+    }
+    const special = depth < DEEPEST && "*_~![<h".includes(text[i]);
     const span = special && SPANS.map(([pattern, make]) => [matched(pattern), make]).find(([match]) => match);
     if (!span) {
       plain += text[i++];

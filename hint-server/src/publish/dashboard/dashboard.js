@@ -7,8 +7,12 @@ const SHOWN = 100, KEPT = 600, TRAIL = 60;
 const at = (id) => document.getElementById(id);
 const grade = (health) => (health >= 0.8 ? "good" : health >= 0.5 ? "fair" : "bad");
 
-// What the server forgets with the tab, so does the page.
-let token = sessionStorage.getItem("token");
+/** Where this tab keeps the token, apart from other pages of its origin; a forbidden storage only forgets. */
+const TOKEN = `${location.pathname}token`;
+let token = null;
+try {
+  token = sessionStorage.getItem(TOKEN);
+} catch {}
 
 async function ask(path) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
@@ -24,8 +28,15 @@ class Refused extends Error {}
 
 at("login").addEventListener("submit", (event) => {
   event.preventDefault();
-  token = at("token").value;
-  sessionStorage.setItem("token", token);
+  const typed = at("token").value.trim();
+  at("token").value = "";
+  at("token").focus();
+  if (!/^[\x20-\x7e]*$/.test(typed)) return say("A token has only printable ASCII characters; this one has others.");
+  token = typed;
+  try {
+    sessionStorage.setItem(TOKEN, token);
+  } catch {}
+  pause(false);
   round();
   fetchExperiments();
 });
@@ -146,9 +157,14 @@ function say(text) {
   if (at("state").textContent !== text) at("state").textContent = text;
 }
 
-let asked = 0;
+/** Rounds begun, and the last of them that has ended: the others are of no interest any more. */
+let asked = 0, ended = 0;
 /** What moves by itself can be held. */
 let paused = false;
+function pause(on) {
+  paused = on;
+  at("pause").setAttribute("aria-pressed", paused);
+}
 async function round() {
   const number = ++asked;
   try {
@@ -167,27 +183,28 @@ async function round() {
     showConnections(connections);
     showHosts(hosts);
   } catch (error) {
-    if (number !== asked) return;
+    if (number !== asked || paused) return;
     const refused = error instanceof Unauthorized;
     at("login").hidden = !refused;
     if (refused) say(token ? "The token is not the right one." : "");
     else say(error instanceof Refused ? error.message : "The hint server does not answer; trying again…");
+  } finally {
+    if (number === asked) ended = number;
   }
 }
 
 makePlots();
 round();
 setInterval(() => {
-  if (at("login").hidden && !paused) round();
+  // A round that is slower than this is waited for, or its answers would never be shown.
+  if (at("login").hidden && !paused && asked === ended) round();
 }, 1000);
 
 at("pause").addEventListener("click", () => {
-  paused = !paused;
-  at("pause").setAttribute("aria-pressed", paused);
+  pause(!paused);
   if (paused) say("Paused.");
   else round();
 });
-
 
 const fetchExperiments = () => ask("/experiments").then(addExperiments, () => {});
 fetchExperiments();

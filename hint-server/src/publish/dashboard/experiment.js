@@ -34,13 +34,15 @@ function measured(value) {
   return { median: value.median, runs: runs.length > 0 ? runs : [value.median] };
 }
 
+const hasMode = (modes) => MODES.some((mode) => isObject(modes?.[mode]));
+
 /** The results under each congestion control, which may be the only one and have no name. */
 function results(summary) {
   const controls = isObject(summary?.congestion_control) ? Object.entries(summary.congestion_control) : [];
-  const all = controls.filter(([, result]) => isObject(result?.modes)).map(([name, result]) => ({ name, ...result }));
+  const all = controls.filter(([, result]) => hasMode(result?.modes)).map(([name, result]) => ({ ...result, name }));
   if (all.length > 0) return all;
   const modes = isObject(summary?.modes) ? summary.modes : summary;
-  return MODES.some((mode) => isObject(modes?.[mode])) ? [{ name: typeof summary.congestion_control === "string" ? summary.congestion_control : "", modes }] : [];
+  return hasMode(modes) ? [{ name: typeof summary.congestion_control === "string" ? summary.congestion_control : "", modes }] : [];
 }
 
 /** Adds summaries to choose from, and shows the first of them. */
