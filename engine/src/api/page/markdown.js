@@ -12,7 +12,7 @@ export function showMarkdown(element, text) {
   let same = 0;
   while (same < had.length && same < blocks.length && had[same].source === blocks[same].source && had[same].closed === blocks[same].closed) same++;
   while (element.childNodes.length > same) element.lastChild.remove();
-  element.append(...blocks.slice(same).map((block) => render(block, 0)));
+  fill(element, blocks.slice(same).map((block) => render(block, 0)));
   element.shownBlocks = blocks;
 }
 
@@ -109,26 +109,29 @@ function list(lines, from) {
 
 const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
 
-function make(name, ...children) {
-  const element = document.createElement(name);
-  element.append(...children);
+/** Adds one after the other: as arguments of one call there can be too many. */
+function fill(element, children) {
+  for (const child of children) element.append(child);
   return element;
 }
+
+/** An element with these within it, or lists of them. */
+const make = (name, ...children) => fill(document.createElement(name), children.flat());
 
 function render(block, depth) {
   switch (block.kind) {
     case "code": return renderCode(block);
     // The page's own headings are the first two levels.
-    case "heading": return make(`h${Math.min(block.level + 2, 5)}`, ...inline(block.text, 0));
+    case "heading": return make(`h${Math.min(block.level + 2, 5)}`, inline(block.text, 0));
     case "rule": return make("hr");
-    case "quote": return make("blockquote", ...inner(block.text, depth));
+    case "quote": return make("blockquote", inner(block.text, depth));
     case "list": {
-      const list = make(block.ordered ? "ol" : "ul", ...block.items.map((item) => make("li", ...inner(item, depth, true))));
+      const list = make(block.ordered ? "ol" : "ul", block.items.map((item) => make("li", inner(item, depth, true))));
       if (block.ordered && block.start !== 1) list.start = block.start;
       return list;
     }
     case "table": return renderTable(block.rows);
-    default: return make("p", ...inline(block.text, 0));
+    default: return make("p", inline(block.text, 0));
   }
 }
 
@@ -153,10 +156,10 @@ function renderCode({ code, language }) {
 
 function renderTable([head, ...rows]) {
   const table = document.createElement("table"), titles = table.createTHead().insertRow(), body = table.createTBody();
-  titles.append(...head.map((text) => make("th", ...inline(text, 0))));
+  fill(titles, head.map((text) => make("th", inline(text, 0))));
   for (const row of rows) {
     const shown = body.insertRow();
-    for (let i = 0; i < Math.min(head.length, Math.max(row.length, PADDED)); i++) shown.insertCell().append(...inline(row[i] ?? "", 0));
+    for (let i = 0; i < Math.min(head.length, Math.max(row.length, PADDED)); i++) fill(shown.insertCell(), inline(row[i] ?? "", 0));
   }
   const scroll = make("div", table);
   scroll.className = "table";
@@ -165,11 +168,11 @@ function renderTable([head, ...rows]) {
 }
 
 const SPANS = [
-  [/\*\*(?=\S)([^]{0,2000}?\S)\*\*(?!\*)/y, (m, depth) => make("strong", ...inline(m[1], depth + 1))],
-  [/\b__(?=\S)([^]{0,2000}?\S)__\b/y, (m, depth) => make("strong", ...inline(m[1], depth + 1))],
-  [/\*(?=[^\s*])([^*]{0,2000}?[^\s*])\*(?!\*)/y, (m, depth) => make("em", ...inline(m[1], depth + 1))],
-  [/(?<!\w)_(?=[^\s_])([^_]{0,2000}?[^\s_])_(?!\w)/y, (m, depth) => make("em", ...inline(m[1], depth + 1))],
-  [/~~(?=\S)([^]{0,2000}?\S)~~/y, (m, depth) => make("del", ...inline(m[1], depth + 1))],
+  [/\*\*(?=\S)([^]{0,2000}?\S)\*\*(?!\*)/y, (m, depth) => make("strong", inline(m[1], depth + 1))],
+  [/\b__(?=\S)([^]{0,2000}?\S)__\b/y, (m, depth) => make("strong", inline(m[1], depth + 1))],
+  [/\*(?=[^\s*])([^*]{0,2000}?[^\s*])\*(?!\*)/y, (m, depth) => make("em", inline(m[1], depth + 1))],
+  [/(?<!\w)_(?=[^\s_])([^_]{0,2000}?[^\s_])_(?!\w)/y, (m, depth) => make("em", inline(m[1], depth + 1))],
+  [/~~(?=\S)([^]{0,2000}?\S)~~/y, (m, depth) => make("del", inline(m[1], depth + 1))],
   [/!?\[([^\[\]]{1,500})\]\((https?:\/\/[^\s()<>"]{1,2000})(?:\s+"[^"]{0,200}")?\)/y, (m) => link(m[1], m[2])],
   [/<(https?:\/\/[^\s<>"]{1,2000})>/y, (m) => link(m[1], m[1])],
   [/https?:\/\/[^\s<>"'`]{1,2000}[^\s<>"'`.,;:!?)\]]/y, (m) => link(m[0], m[0])],
