@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::bail;
 use tokenflow_hint_api::HintUrl;
 
+use crate::chat::harmless_text;
 use crate::cli::WatchArgs;
 use board::Board;
 use feed::{Feed, News};
@@ -47,7 +48,7 @@ async fn json_lines(mut feed: Feed, url: &HintUrl, once: bool) -> anyhow::Result
                 }
             }
             News::Lost { why } if once => bail!("cannot reach the hint server at {url}: {why}"),
-            News::Lost { why } => eprintln!("the hint server at {url} is gone: {why}; trying again"),
+            News::Lost { why } => eprintln!("the hint server at {url} is gone: {}; trying again", harmless_text(&why)),
             News::Alive => {}
         }
     }
