@@ -65,6 +65,8 @@ pub enum LoadError {
     NoKvCache { bytes: usize, block_bytes: usize },
     #[error("--kv-offloading-size of {bytes} bytes holds no block of the KV cache, which takes {block_bytes} bytes")]
     NoOffloading { bytes: usize, block_bytes: usize },
+    #[error("--kv-offloading-size of {bytes} bytes is more than the memory that is available, {available} bytes")]
+    OffloadingMemory { bytes: usize, available: usize },
     #[error("--num-gpu-blocks-override {asked} is more than the KV cache can number: {most} blocks of {block_size} tokens")]
     TooManyBlocks { asked: usize, most: usize, block_size: usize },
     #[error(
@@ -285,7 +287,8 @@ fn max_model_len(config: &EngineConfig, model: &ModelConfig) -> Result<usize, Lo
     }
 }
 
-/// As many blocks as can ever be used, within the memory that the cache may take.
+/// As many blocks as sequences of the greatest length in all seats use, within the memory that the cache may take. Streams that sit most
+/// steps out share seats, so that more would find use, but such long ones are rare.
 fn num_blocks(config: &EngineConfig, block_bytes: usize, max_model_len: usize) -> Result<usize, LoadError> {
     let usable = config.max_num_seqs.saturating_mul(max_model_len.div_ceil(config.block_size));
     let bytes = config.kv_cache_memory_bytes.unwrap_or_else(|| DEFAULT_KV_BYTES.min(memory::available_bytes() / 2));
@@ -301,6 +304,10 @@ fn num_blocks(config: &EngineConfig, block_bytes: usize, max_model_len: usize) -
 /// As many as the memory for offloaded blocks holds.
 fn num_host_blocks(config: &EngineConfig, block_bytes: usize) -> Result<usize, LoadError> {
     let bytes = config.kv_offloading_bytes;
+    let available = memory::available_bytes();
+    if bytes > available {
+        return Err(LoadError::OffloadingMemory { bytes, available });
+    }
     match bytes / block_bytes {
         0 if bytes > 0 => Err(LoadError::NoOffloading { bytes, block_bytes }),
         // Block numbers are 32 bits wide.
@@ -323,6 +330,14 @@ fn fitting_len(config: &EngineConfig, longest: usize, capacity: usize) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_memory_for_offloading_than_there_is_is_refused() {
+        let config = EngineConfig { kv_offloading_bytes: usize::MAX / 2, ..EngineConfig::demo() };
+        let message = num_host_blocks(&config, 1024).unwrap_err().to_string();
+        assert!(message.starts_with("--kv-offloading-size of") && message.contains("is more than the memory"), "{message}");
+        assert!(num_host_blocks(&EngineConfig { kv_offloading_bytes: 4096, ..config }, 1024).is_ok_and(|blocks| blocks == 4));
+    }
 
     #[test]
     fn the_schedulers_defaults_are_what_an_engines_defaults_come_to() {
