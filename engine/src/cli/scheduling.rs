@@ -23,7 +23,8 @@ pub struct SchedulingArgs {
     /// Guess tokens from what was said before, such as '{"method":"ngram","num_speculative_tokens":4}'
     #[arg(long, value_name = "JSON", value_parser = speculative_config)]
     pub speculative_config: Option<NgramConfig>,
-    /// Most requests that may wait; further ones are refused with 503 and Retry-After [default: no limit]
+    /// Most requests that may wait, of all and, where there are caps, of each tenant or connection that has its share; further ones are
+    /// refused with 503 and Retry-After [default: no limit]
     #[arg(long, value_parser = positive)]
     pub max_waiting: Option<usize>,
     /// Most sequences of one tenant that run at a time, further ones wait; 0 sets no bound. A tenant is an API key, or where there are none

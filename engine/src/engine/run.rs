@@ -187,7 +187,7 @@ impl Loop {
     /// Says how many more requests may come, before the step keeps the loop busy.
     fn open_gate(&self, now: Duration) {
         let waiting = self.scheduler.stats().waiting;
-        self.gate.update(self.handled, self.scheduler.room_to_wait(), waiting, self.ends.time_to_serve(waiting, now));
+        self.gate.update(self.handled, self.scheduler.queues(), waiting, self.ends.time_to_serve(waiting, now));
     }
 
     /// Ends requests whose time is up.

@@ -2,6 +2,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
     EmbedRequest, EngineCore, EngineError, GenerateRequest, Generation, LOOP_ENDED,
+    gate::Full,
     run::{Command, Live, Progress},
 };
 use crate::{
@@ -85,8 +86,14 @@ impl EngineCore {
         }
         self.check_count(count)?;
         let gate = &self.shared.gate;
-        if !gate.enter(count) {
-            let reason = format!("The engine's queue is full: {} requests are waiting already", gate.waiting());
+        if let Err(full) = gate.enter(count, &request.origin.tenant, request.origin.connection) {
+            let reason = match full {
+                Full::Engine => format!("The engine's queue is full: {} requests are waiting already", gate.waiting()),
+                Full::Tenant => "The tenant's queue is full: as many of its requests as may wait are waiting for its share".to_owned(),
+                Full::Connection => {
+                    "The connection's queue is full: as many of its requests as may wait are waiting for its share".to_owned()
+                }
+            };
             return Err(EngineError::Overloaded { reason, retry_after: gate.retry_after() });
         }
         Ok(SequenceId(self.shared.next_id.fetch_add(count as u64, Relaxed)))

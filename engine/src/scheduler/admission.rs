@@ -12,11 +12,13 @@
 //! as any other's, and it waits no longer than first come, first served would have it wait. Its start may so be late by that bound, which
 //! costs it little: its first window of output fills its link for longer. Without pacing by connection nobody is passed over.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     BlockCopy, Network, Scheduler, SchedulingPolicy,
     budget::Budget,
+    caps::Capped,
+    offload::HostTable,
     pacing,
     running::{Fork, Rank, Sequence},
 };
@@ -50,14 +52,22 @@ impl Scheduler {
         let mut has_room = true;
         let mut next = 0;
         while next < self.waiting.len() && budget.left > 0 && !budget.puts_off() {
-            if let Err(capped) = self.accounts.may_start(self.waiting[next].owners) {
+            let mut capped = self.may_start(next).err();
+            if let Some(capped) = capped.filter(|capped| !self.may_insist(next, capped)) {
                 self.note_capped(capped);
                 next += 1;
                 continue;
             }
             let wait = self.waiting[next].look(self.config.pacing, now, self.step_time, network);
             self.note_wait(self.waiting[next].id, wait);
-            if wait.is_some() || self.awaits_leader(next) {
+            let waits = wait.is_some() || self.awaits_leader(next) || self.awaits_prefix(next);
+            if !waits && capped.is_some() {
+                capped = self.insist(next, now, budget).err();
+            }
+            if let Some(capped) = capped {
+                self.note_capped(capped);
+                next += 1;
+            } else if waits {
                 next += 1;
             } else if self.waiting[next].lets_others_pass(now) {
                 slow.push(self.waiting[next].rank);
@@ -70,15 +80,52 @@ impl Scheduler {
                 break;
             }
         }
+        self.left_waiting |= next < self.waiting.len();
         self.admit_slow(slow, has_room, now, budget);
         long
+    }
+
+    fn may_start(&self, at: usize) -> Result<(), Capped> {
+        let Sequence { owners, rank, is_prepaid, .. } = self.waiting[at];
+        self.accounts.may_start(owners, rank, is_prepaid)
+    }
+
+    /// Whether a sequence whose owner has its share could have a parked one's place, or claim its turn.
+    fn may_insist(&self, at: usize, capped: &Capped) -> bool {
+        let owners = self.waiting[at].owners;
+        if capped.until.is_some() { self.accounts.may_claim(owners) } else { self.accounts.have_parked(owners) }
+    }
+
+    /// For a sequence that only its owners keep from starting: takes the place of the last of theirs that is parked, or claims a turn.
+    fn insist(&mut self, at: usize, now: Duration, budget: &mut Budget) -> Result<(), Capped> {
+        let Sequence { owners, rank, .. } = self.waiting[at];
+        while let Err(capped) = self.may_start(at) {
+            if capped.until.is_some() {
+                self.accounts.claim(owners, rank, self.next_step);
+                return Err(capped);
+            }
+            let takes = !self.waiting[at].lets_others_pass(now) && self.has_seat(0.0) && budget.places > 0;
+            let gives = |s: &Sequence| s.is_stalled(now, pacing::PARK_AFTER) && self.accounts.share_full(owners, s.owners);
+            let victim = if takes { self.running.iter().rposition(gives) } else { None };
+            let victim = victim.ok_or(capped)?;
+            budget.take_back(&self.running[victim]);
+            self.preempt(victim);
+        }
+        Ok(())
+    }
+
+    /// Whether its copy on the host goes on from blocks that another brings back in this plan, so that the next finds them.
+    fn awaits_prefix(&self, at: usize) -> bool {
+        let sequence = &self.waiting[at];
+        let goes_on = |table: &HostTable| table.starts_after(self.find_prefix(sequence).len());
+        sequence.host.as_ref().is_some_and(|table| self.running.iter().any(|s| s.host.is_some()) && goes_on(table))
     }
 
     /// Starts those whose links carry little with what the others left; those that find nothing have been passed over.
     fn admit_slow(&mut self, slow: Vec<Rank>, mut has_room: bool, now: Duration, budget: &mut Budget) {
         for rank in slow {
             let Ok(at) = self.waiting.binary_search_by_key(&rank, |s| s.rank) else { continue };
-            if self.accounts.may_start(self.waiting[at].owners).is_err() {
+            if self.may_start(at).is_err() || self.awaits_prefix(at) {
                 continue;
             }
             let is_long = budget.comes_last(|| self.num_uncomputed_tokens(&self.waiting[at]));
@@ -88,6 +135,7 @@ impl Scheduler {
             }
             if let Some(passed_over) = self.waiting.get_mut(at).filter(|s| s.rank == rank) {
                 passed_over.passed_over_since.get_or_insert(now);
+                self.left_waiting = true;
             }
         }
     }
@@ -96,10 +144,11 @@ impl Scheduler {
     pub(super) fn admit_long(&mut self, long: Vec<Rank>, now: Duration, budget: &mut Budget) {
         for rank in long {
             let Ok(at) = self.waiting.binary_search_by_key(&rank, |s| s.rank) else { continue };
-            if self.accounts.may_start(self.waiting[at].owners).is_err() {
+            if self.may_start(at).is_err() || self.awaits_prefix(at) {
                 continue;
             }
             if budget.left == 0 || budget.is_full() || !self.start(at, now, budget, Budget::give_rest) {
+                self.left_waiting = true;
                 break;
             }
         }
@@ -133,8 +182,9 @@ impl Scheduler {
                 self.last.prefix_cache_hits += num_found as u64;
             }
         }
-        self.accounts.started(sequence.owners);
+        self.accounts.started(sequence.owners, sequence.is_prepaid);
         sequence.is_prepaid = true;
+        sequence.last_decoded = self.next_step + 1;
         give(budget, &mut sequence);
         let place = self.running.partition_point(|s| s.rank < sequence.rank);
         self.running.insert(place, sequence);
@@ -150,11 +200,12 @@ impl Scheduler {
         if !is_here {
             let heir = self.waiting[at].rank;
             self.waiting[at].fork = None;
-            for sibling in self.waiting.iter_mut() {
-                if let Some(fork) = sibling.fork.as_mut().filter(|fork| fork.leader == leader) {
-                    fork.leader = heir;
-                }
+            let mut num_forks = 0;
+            for fork in self.waiting.iter_mut().filter_map(|s| s.fork.as_mut()).filter(|fork| fork.leader == leader) {
+                fork.leader = heir;
+                num_forks += 1;
             }
+            self.waiting[at].num_forks = num_forks;
         }
         is_here
     }
@@ -210,8 +261,9 @@ impl Scheduler {
         let missing = |s: &Self| total - found.iter().filter(|&&block| s.pool.ref_count(block) > 0).count();
         let fits = |s: &Self, budget: &Budget| has_seat(s, budget) && missing(s) <= s.pool.num_free();
         if !fits(self, budget) {
+            let needed: HashSet<BlockId> = found.iter().copied().collect();
             let freed = |s: &Sequence| {
-                let own = |block: &&BlockId| self.pool.ref_count(**block) == 1 && !found.contains(block);
+                let own = |block: &&BlockId| self.pool.ref_count(**block) == 1 && !needed.contains(block);
                 s.block_table.blocks().iter().filter(own).count()
             };
             let yielding = self.running.iter().filter(|s| yields(s));
@@ -223,11 +275,23 @@ impl Scheduler {
             while !fits(self, budget) {
                 // The parked have blocks to give and hardly a seat.
                 let parked = if missing(self) > self.pool.num_free() { self.running.iter().rposition(stalled) } else { None };
-                let victim = parked.or_else(|| self.running.iter().rposition(yields))?;
+                let victim = parked.or_else(|| self.find_seat(budget, yields))?;
                 budget.take_back(&self.running[victim]);
                 self.preempt(victim);
             }
         }
         Some(Room { found })
+    }
+
+    /// Whose seat and place to take of those that yield: the last one's that is enough, or else the one's that gives most.
+    fn find_seat(&self, budget: &Budget, yields: impl Fn(&Sequence) -> bool) -> Option<usize> {
+        let yields = |s: &Sequence| yields(s) && (budget.places > 0 || s.num_scheduled_tokens > 0);
+        let is_enough = |s: &Sequence| yields(s) && self.has_seat(s.presence);
+        let most = || {
+            (0..self.running.len())
+                .filter(|&i| yields(&self.running[i]))
+                .max_by(|&a, &b| self.running[a].presence.total_cmp(&self.running[b].presence))
+        };
+        self.running.iter().rposition(is_enough).or_else(most)
     }
 }

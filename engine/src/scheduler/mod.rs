@@ -23,7 +23,7 @@ mod seats;
 mod sequence;
 
 pub use admission::PASSED_OVER_AT_MOST;
-pub use caps::{Cap, Caps};
+pub use caps::{Cap, Caps, FullQueues};
 pub use config::{AddError, SchedulerConfig, SchedulerStats, SchedulingPolicy};
 pub use network::{Network, Pacing, StreamSignal};
 pub use ngram::NgramConfig;

@@ -37,6 +37,11 @@ impl HostTable {
         host.release(self.blocks);
     }
 
+    /// Whether the first `num_found` blocks, which are on the device, do not reach the first of its own.
+    pub(super) fn starts_after(&self, num_found: usize) -> bool {
+        self.first > num_found
+    }
+
     /// Tokens that need not be computed where the first `num_found` are on the device.
     pub(super) fn num_stored(&self, num_found: usize, block_size: usize) -> usize {
         if self.first * block_size <= num_found { self.num_tokens.max(num_found) } else { num_found }
@@ -74,7 +79,7 @@ impl Scheduler {
     fn evict(&mut self, i: usize) {
         let mut sequence = self.running.remove(i);
         // One that this plan was to bring back stays where it is.
-        if let Some(table) = &sequence.host {
+        if let Some(table) = sequence.host.as_ref().filter(|_| sequence.started_in == Some(self.next_step)) {
             self.onload.retain(|transfer| !table.blocks.contains(&transfer.host));
         }
         self.seats -= sequence.presence;

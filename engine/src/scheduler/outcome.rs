@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::{Scheduler, SequenceId, SequenceUpdate, StepOutput, StepPlan, running::Rank};
 
+/// Prompt tokens of a step that tells what one costs, where the device does not say how many keep it busy.
+const TELLING_PREFILL: usize = 64;
+
 impl Scheduler {
     /// Takes in what a step computed and sampled. A sequence whose draft was right has several updates, in order.
     ///
@@ -82,7 +85,13 @@ impl Scheduler {
         }
         self.step_time = if self.step_time.is_zero() { took } else { (self.step_time * 3 + took) / 4 };
         let copies_nothing = plan.offload.is_empty() && plan.onload.is_empty();
-        if copies_nothing && self.last.prefill_tokens > self.last.decode_tokens {
+        // A small step takes as long as one with more tokens, which says little of what a token of a long prompt costs.
+        let enough = match self.config.prefill_quantum {
+            0 => TELLING_PREFILL.min(self.config.max_num_batched_tokens / 4),
+            quantum => quantum.min(self.config.max_num_batched_tokens / 4),
+        };
+        let tells = self.last.prefill_tokens >= enough || self.prefill_token_s.is_none();
+        if copies_nothing && tells && self.last.prefill_tokens > self.last.decode_tokens {
             let latest = took.as_secs_f64() / plan.num_tokens() as f64;
             self.prefill_token_s = Some(self.prefill_token_s.map_or(latest, |before| 0.75 * before + 0.25 * latest));
         }
@@ -110,4 +119,46 @@ impl Scheduler {
 /// Drafts grow while they are right and shrink while they are wrong, so that text which does not repeat itself costs little.
 fn next_draft_limit(drafted: usize, accepted: usize) -> usize {
     if accepted == drafted { drafted * 2 } else { (accepted + 1).max(drafted / 2) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        sampling::{SampledToken, SamplingParams},
+        scheduler::{Network, NewSequence, SchedulerConfig, StreamSignal},
+    };
+
+    struct NoNetwork;
+
+    impl Network for NoNetwork {
+        fn health_factor(&self) -> f64 {
+            1.0
+        }
+
+        fn stream(&self, _: SequenceId) -> Option<StreamSignal> {
+            None
+        }
+    }
+
+    #[test]
+    fn small_steps_do_not_say_what_a_prompts_token_costs() {
+        let mut scheduler = Scheduler::new(SchedulerConfig::default());
+        let mut now = Duration::ZERO;
+        let mut step = |id: u64, num_tokens: usize| {
+            let prompt = vec![id as u32; num_tokens];
+            scheduler.add(NewSequence::new(SequenceId(id), prompt, 1, SamplingParams::greedy())).unwrap();
+            let plan = scheduler.plan(now, &NoNetwork).unwrap();
+            let token = SampledToken { token: 1, logprob: None, top: Vec::new() };
+            let output = StepOutput { step: plan.step, sampled: vec![(SequenceId(id), token)], ..StepOutput::default() };
+            now += Duration::from_millis(100);
+            scheduler.apply(&plan, output, now);
+            scheduler.prefill_token_s.unwrap()
+        };
+        assert_eq!(step(0, 10), 0.01, "better than nothing");
+        let known = step(1, 100);
+        assert!(known < 0.01);
+        assert_eq!(step(2, 10), known);
+        assert!(step(3, 100) < known);
+    }
 }

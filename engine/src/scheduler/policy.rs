@@ -25,18 +25,23 @@ impl Scheduler {
         let mut budget = Budget::new(limit, &self.config);
 
         self.pace_running(now, network, &mut budget);
-        self.cap_decodes();
+        let yielding = self.cap_decodes();
         let parked = self.offload_parked(now);
-        let late = self.schedule_decodes(&mut budget);
+        let mut late = self.schedule_decodes(&mut budget);
         self.schedule_prefills(&mut budget);
         let mut long = Vec::new();
+        self.left_waiting = false;
         if self.preempted.len() == parked {
             long = self.admit(now, network, &mut budget);
+        } else {
+            self.left_waiting = !self.waiting.is_empty();
         }
         self.schedule_long_prefills(&mut budget);
         self.admit_long(long, now, &mut budget);
+        late.extend(self.give_unclaimed(yielding));
         self.decode_each(late, &mut budget);
         self.schedule_drafts(&mut budget);
+        self.left_waiting |= self.preempted.iter().any(|s| !s.is_paced());
         self.requeue_preempted();
         self.finish_plan(now, &budget)
     }
@@ -44,12 +49,14 @@ impl Scheduler {
     fn pace_running(&mut self, now: Duration, network: &dyn Network, budget: &mut Budget) {
         self.paced.clear();
         self.wakeup = None;
-        (self.last.tenant_capped, self.last.connection_capped, self.last.parked) = (0, 0, 0);
+        (self.last.tenant_capped, self.last.connection_capped) = (0, 0);
         self.count_seats(now);
         self.accounts.begin_plan(now, self.step_time);
         for i in 0..self.running.len() {
             let wait = self.running[i].look(self.config.pacing, now, self.step_time, network);
-            self.last.parked += usize::from(self.running[i].is_stalled(now, pacing::PARK_AFTER));
+            if self.running[i].is_stalled(now, pacing::PARK_AFTER) {
+                self.accounts.note_parked(self.running[i].owners);
+            }
             self.running[i].prefill_allowance = 0;
             self.running[i].is_capped = false;
             self.note_wait(self.running[i].id, wait);
@@ -57,28 +64,55 @@ impl Scheduler {
         }
     }
 
-    /// Where rates are capped, says whose turn it is not.
-    fn cap_decodes(&mut self) {
+    /// Where rates are capped, says whose turn it is not. Returns those that only let a waiting sequence go first.
+    fn cap_decodes(&mut self) -> Vec<Rank> {
+        let mut yielding = Vec::new();
         if !self.accounts.limit_rates() {
-            return;
+            return yielding;
         }
         let candidates = self.running.iter().enumerate().filter(|(_, s)| !s.sits_out() && s.decodes() && !s.is_prepaid);
         let mut by_turn: Vec<(u64, usize)> = candidates.map(|(i, s)| (s.last_decoded, i)).collect();
         by_turn.sort_unstable();
-        for (_, i) in by_turn {
-            if let Err(capped) = self.accounts.give(self.running[i].owners) {
+        for (last_decoded, i) in by_turn {
+            let owners = self.running[i].owners;
+            if self.accounts.yields(owners, last_decoded) {
                 self.running[i].is_capped = true;
-                self.note_capped(capped);
+                yielding.push(self.running[i].rank);
+            } else if let Err(capped) = self.accounts.give(owners) {
+                self.running[i].is_capped = true;
+                self.wake_at(capped.until);
             }
         }
+        yielding
     }
 
-    /// One token for each sequence that generates: by rank, where more want to run than the step takes. Where the budget has too few, they
-    /// take turns, and prompts get a share all the same: returns those that get a token only if prompts leave one.
+    /// Gives those that let others go first what these did not take; returns who gets a token.
+    fn give_unclaimed(&mut self, mut yielding: Vec<Rank>) -> Vec<Rank> {
+        yielding.retain(|&rank| {
+            let Some(i) = self.running_index(rank) else { return false };
+            match self.accounts.give(self.running[i].owners) {
+                Ok(()) => self.running[i].is_capped = false,
+                Err(capped) => self.wake_at(capped.until),
+            }
+            !self.running[i].is_capped
+        });
+        yielding
+    }
+
+    /// One token for each sequence that generates. Where more want to run than the step has places, prompts included, places go by rank.
+    /// Where the budget has too few tokens, decodes take turns, and prompts get a share all the same: returns those that get a token only
+    /// if the others leave one, and a place.
     fn schedule_decodes(&mut self, budget: &mut Budget) -> Vec<Rank> {
-        let mut decodes: Vec<Rank> = self.running.iter().filter(|s| !s.sits_out() && s.decodes()).map(|s| s.rank).collect();
-        decodes.truncate(budget.places);
-        let prompts_want = !self.waiting.is_empty() || self.running.iter().any(|s| !s.sits_out() && !s.decodes());
+        let (mut decodes, mut beyond) = (Vec::new(), Vec::new());
+        let (mut places, mut prompts_want) = (budget.places, !self.waiting.is_empty());
+        for sequence in self.running.iter().filter(|s| !s.sits_out()) {
+            match (sequence.decodes(), places) {
+                (false, _) => prompts_want = true,
+                (true, 0) => beyond.push(sequence.rank),
+                (true, _) => decodes.push(sequence.rank),
+            }
+            places = places.saturating_sub(1);
+        }
         let most = budget.left - if prompts_want { budget.reserve_for_prompts(self.next_step) } else { 0 };
         let mut late = Vec::new();
         if decodes.len() > most {
@@ -86,6 +120,7 @@ impl Scheduler {
             decodes.rotate_left(turn);
             late = decodes.split_off(most);
         }
+        late.append(&mut beyond);
         self.decode_each(decodes, budget);
         late
     }
@@ -165,7 +200,7 @@ impl Scheduler {
     }
 
     fn finish_plan(&mut self, now: Duration, budget: &Budget) -> Option<StepPlan> {
-        self.left_waiting = !self.waiting.is_empty();
+        self.last.parked = self.running.iter().filter(|s| s.is_stalled(now, pacing::PARK_AFTER)).count();
         let scheduled = self.running.iter().filter(|s| s.num_scheduled_tokens > 0);
         let scores = scheduled.clone().enumerate().filter_map(|(i, s)| s.scores(i)).collect();
         let sequences: Vec<_> = scheduled.map(|s| s.scheduled(&self.pool)).collect();

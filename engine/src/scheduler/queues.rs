@@ -5,7 +5,7 @@ use std::{
 
 use super::{
     AddError, BlockCopy, BlockTransfer, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy, SequenceId,
-    caps::{Accounts, Capped},
+    caps::{Accounts, Capped, FullQueues},
     pacing::{StreamPacing, Wait},
     running::{Fork, Rank, Sequence, cache_scope},
 };
@@ -55,7 +55,7 @@ pub struct Scheduler {
     pub(super) looked_at: Duration,
     /// Seconds that a prompt's token takes to compute, of late.
     pub(super) prefill_token_s: Option<f64>,
-    /// Whether the last plan left sequences waiting, so that those that come wait too.
+    /// Whether the last plan left sequences waiting for want of room, so that those that come wait too.
     pub(super) left_waiting: bool,
     /// No sequence's deadline is earlier than this.
     next_deadline: Option<Duration>,
@@ -144,11 +144,20 @@ impl Scheduler {
     }
 
     /// How many more sequences to add now: as many as may wait, and seats that nobody waits for. Who adds keeps to it.
+    ///
+    /// Sequences that have run before, and those that only the caps on their owners keep waiting, take nothing of it: a capped owner's
+    /// queue is bounded by itself, see [`Scheduler::queues`].
     pub fn room_to_wait(&self) -> usize {
-        let Some(max_waiting) = self.config.max_waiting else { return usize::MAX };
+        self.queues().0
+    }
+
+    /// The room to wait, and the owners as many of whose sequences wait for their caps as may wait: to add none of theirs.
+    pub fn queues(&self) -> (usize, FullQueues) {
+        let Some(max_waiting) = self.config.max_waiting else { return (usize::MAX, FullQueues::default()) };
         let seats = if self.left_waiting { 0.0 } else { (self.config.max_num_seqs as f64 - self.seats_taken()).max(0.0) };
-        let seats = seats as usize;
-        max_waiting.saturating_add(seats).saturating_sub(self.waiting.len())
+        let to_start = self.waiting.iter().filter(|s| s.first_scheduled.is_none());
+        let (waiting, full) = self.accounts.count_queues(to_start.map(|s| s.owners), max_waiting);
+        (max_waiting.saturating_add(seats as usize).saturating_sub(waiting), full)
     }
 
     fn join_group(&mut self, leader: SequenceId) -> Option<Fork> {
@@ -309,12 +318,15 @@ impl Scheduler {
         }
     }
 
+    /// A waiting sequence is passed over since its owner has its share.
     pub(super) fn note_capped(&mut self, capped: Capped) {
         let count = if capped.by_tenant { &mut self.last.tenant_capped } else { &mut self.last.connection_capped };
         *count += 1;
-        if let Some(until) = capped.until {
-            self.wakeup = Some(self.wakeup.map_or(until, |wakeup| wakeup.min(until)));
-        }
+        self.wake_at(capped.until);
+    }
+
+    pub(super) fn wake_at(&mut self, at: Option<Duration>) {
+        self.wakeup = [self.wakeup, at].into_iter().flatten().min();
     }
 
     pub(super) fn requeue_preempted(&mut self) {

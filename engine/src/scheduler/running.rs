@@ -86,7 +86,7 @@ pub(super) struct Sequence {
     pub(super) is_prepaid: bool,
     /// A cap keeps it out of the step that is being planned.
     pub(super) is_capped: bool,
-    /// The step that last gave it a token.
+    /// The number after that of the step that last gave it a token, or started it.
     pub(super) last_decoded: u64,
 }
 
@@ -292,6 +292,7 @@ impl Sequence {
         self.stop(pool, accounts);
         self.num_computed_tokens = 0;
         self.num_scheduled_tokens = 0;
+        self.is_capped = false;
         self.drafts.clear();
         // They come again with the prompt, if they have not gone out.
         self.prompt_logprobs.clear();

@@ -2,7 +2,9 @@
 //!
 //! `max_num_seqs` bounds the sequences of a step. A stream that sits most steps out, because its link is behind or its rate is capped,
 //! leaves its place to others, so more may be admitted than there are seats: as long as what those that are here take adds up to half a
-//! seat less. Where more than `max_num_seqs` want to run after all, they go by rank, so that no one gets less than without the others.
+//! seat less. Where more than `max_num_seqs` want to run after all, they go by rank, so that no one gets less than without the others:
+//! who is beyond the places stands still until enough of those before it have ended or sit out. That is no longer than it would have
+//! waited for a seat, since those that come later stand behind it.
 
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tokenflow_engine::scheduler::{Cap, Caps, SchedulerConfig};
+use tokenflow_engine::scheduler::{Cap, Caps, Scheduler, SchedulerConfig};
 
-use crate::simulation::{Outcome, Request, Scenario, VOCAB, check_outcome, simulate, steady};
+use crate::simulation::{FakeExecutor, FakeNetwork, Link, Outcome, Request, Scenario, VOCAB, check_outcome, simulate, steady};
 
 fn config(caps: Caps) -> SchedulerConfig {
     SchedulerConfig {
@@ -75,4 +75,75 @@ fn a_connection_has_its_own_caps() {
     assert!(first(1) >= end(0) && first(2) < end(0));
     assert!(end(3) < Duration::from_millis(100), "a connection that is not known has no cap");
     assert!((0.35..0.5).contains(&end(2).as_secs_f64()), "{:?}", end(2));
+}
+
+#[test]
+fn who_comes_later_has_its_turn() {
+    let requests = vec![request("t", 300), request("t", 300), Request { arrival_ms: 1_000, ..request("t", 20) }];
+    let outcome = run(config(tenants(None, Some(30.0))), requests);
+    let times = &outcome.token_times[&2];
+    assert!(times[0] < Duration::from_millis(1_150), "{:?}: two had their turn before", times[0]);
+    assert!((2.7..3.2).contains(&times[19].as_secs_f64()), "a third of 30 tokens a second: {:?}", times[19]);
+    let flood = (0..20).map(|i| Request { arrival_ms: 1_000 + i, ..request("t", 1) });
+    let outcome = run(config(tenants(None, Some(30.0))), [request("t", 60)].into_iter().chain(flood).collect());
+    let among = outcome.token_times[&0].iter().filter(|time| (1.0..2.0).contains(&time.as_secs_f64())).count();
+    assert!((8..22).contains(&among), "those that come take turns with the one that runs: {among}");
+}
+
+#[test]
+fn an_offloaded_stream_comes_back_beside_a_busy_one_of_its_tenant() {
+    let link = Link { bytes_per_s: 4_000.0, stall: 0..12_000, health: steady(1.0), measured: true };
+    let away = Request { streamed: true, link: Some(link), ..request("t", 100) };
+    let config = SchedulerConfig { num_host_blocks: 400, ..config(tenants(None, Some(60.0))) };
+    let outcome = run(config, vec![away, request("t", 900)]);
+    assert!(outcome.offloaded > 0 && outcome.onloaded > 0);
+    let back = outcome.token_times[&0].iter().find(|time| time.as_secs_f64() > 12.0).unwrap();
+    assert!(*back < Duration::from_millis(12_300), "{back:?}");
+    assert!(*outcome.token_times[&1].last().unwrap() > Duration::from_secs(14), "the other was busy");
+}
+
+#[test]
+fn a_parked_stream_gives_its_place_to_its_owners_next() {
+    let link = Link { bytes_per_s: 4_000.0, stall: 0..20_000, health: steady(1.0), measured: true };
+    let parked = Request { streamed: true, link: Some(link), ..request("t", 40) };
+    let next = |arrival_ms| Request { arrival_ms, ..request("t", 10) };
+    let outcome = run(config(tenants(Some(1), None)), vec![parked, next(1_000), next(5_000)]);
+    let first = |i: u64| outcome.token_times[&i][0].as_secs_f64();
+    assert!((1.99..2.2).contains(&first(1)), "as soon as the stream is parked: {}", first(1));
+    assert!(first(2) < 5.1, "{}", first(2));
+    assert_eq!(outcome.preemptions[&0], 1);
+}
+
+#[test]
+fn a_capped_owner_fills_its_own_queue_and_nobody_elses() {
+    let config = SchedulerConfig { max_num_seqs: 4, max_waiting: Some(2), ..config(tenants(Some(1), None)) };
+    let requests = vec![request("greedy", 9), request("greedy", 9), request("greedy", 9), request("other", 9), request("other", 9)];
+    let scenario = Scenario { config: config.clone(), factor: steady(1.0), requests };
+    let mut scheduler = Scheduler::new(config.clone());
+    let full = |scheduler: &Scheduler| scheduler.queues().1.tenants.into_iter().flatten().map(|t| t.to_string()).collect::<Vec<_>>();
+    (0..2).for_each(|i| scheduler.add(scenario.sequence(i)).unwrap());
+    let network = FakeNetwork::new(steady(1.0));
+    let plan = scheduler.plan(Duration::ZERO, &network).unwrap();
+    assert_eq!((scheduler.room_to_wait(), full(&scheduler).len()), (2 + 3, 0), "one runs, one waits for it");
+    scheduler.add(scenario.sequence(2)).unwrap();
+    assert_eq!((scheduler.room_to_wait(), full(&scheduler)), (2 + 3, vec!["greedy".to_owned()]));
+    scheduler.add(scenario.sequence(3)).unwrap();
+    assert_eq!(scheduler.room_to_wait(), 2 + 2, "another's takes room until it starts");
+    let output = FakeExecutor::new(&config).execute(&plan);
+    scheduler.apply(&plan, output, Duration::from_millis(1));
+    scheduler.plan(Duration::from_millis(1), &network).unwrap();
+    let stats = scheduler.stats();
+    assert_eq!((stats.running, stats.tenant_capped, scheduler.room_to_wait()), (2, 2, 2 + 2));
+}
+
+#[test]
+fn only_those_that_wait_to_start_count_as_capped() {
+    let requests = vec![request("t", 30), Request { arrival_ms: 100, ..request("t", 10) }];
+    let scenario = Scenario { config: config(tenants(Some(1), Some(30.0))), factor: steady(1.0), requests };
+    let mut most = 0;
+    let outcome = simulate(&scenario, |scheduler, _, _| most = most.max(scheduler.stats().tenant_capped));
+    check_outcome(&scenario, &outcome);
+    assert_eq!(most, 1);
+    let alone = Scenario { requests: vec![request("t", 30)], ..scenario };
+    simulate(&alone, |scheduler, _, _| assert_eq!(scheduler.stats().tenant_capped, 0, "it runs, between two tokens"));
 }

@@ -97,7 +97,8 @@ fn blocks_that_another_uses_stay_and_are_found_again() {
 
 #[test]
 fn copies_of_a_step_that_failed_are_not_relied_on() {
-    let scenario = Scenario { config: config(), factor: steady(1.0), requests: vec![request("a", 24, 20), request("b", 24, 20)] };
+    let config = SchedulerConfig { max_waiting: Some(3), ..config() };
+    let scenario = Scenario { config, factor: steady(1.0), requests: vec![request("a", 24, 20), request("b", 24, 20)] };
     let mut scheduler = Scheduler::new(scenario.config.clone());
     let (mut executor, network) = (FakeExecutor::new(&scenario.config), FakeNetwork::new(steady(1.0)));
     (0..2).for_each(|i| scheduler.add(scenario.sequence(i)).unwrap());
@@ -111,9 +112,21 @@ fn copies_of_a_step_that_failed_are_not_relied_on() {
         scheduler.apply(&plan, executor.execute(&plan), now);
     }
     assert_eq!((scheduler.stats().offloaded, scheduler.stats().host_blocks_used > 0), (1, true));
+    assert_eq!(scheduler.room_to_wait(), 3, "who has run before has been let in, but nobody gets its seat");
     assert_eq!(scheduler.fail_step(), [SequenceId(0)]);
     scheduler.check_invariants().unwrap();
     assert_eq!((scheduler.stats().offloaded, scheduler.stats().host_blocks_used), (0, 0));
     let plan = scheduler.plan(now, &network).unwrap();
     assert_eq!((plan.sequences[0].id, plan.onload.len()), (SequenceId(1), 0));
+}
+
+#[test]
+fn streams_with_a_common_prefix_that_come_back_together_keep_their_copies() {
+    let both = |arrival_ms| Request { arrival_ms, seed: arrival_ms, ..stalled("both", 24, 20_000) };
+    // Another takes the blocks of both while they are away.
+    let other = Request { arrival_ms: 5_000, ..request("other", 80, 10) };
+    let outcome = run(SchedulerConfig { num_blocks: 24, ..config() }, vec![both(0), both(20), other]);
+    assert_eq!(outcome.cached_tokens[&1], 20);
+    assert_eq!([0, 1].map(|i| outcome.preemptions[&i]), [1, 1], "both were away");
+    assert_eq!(outcome.computed_tokens, (24 + 19) + (4 + 19) + (80 + 9), "nothing is computed twice");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tokenflow_engine::scheduler::{PASSED_OVER_AT_MOST, Pacing, SchedulerConfig};
+use tokenflow_engine::scheduler::{PASSED_OVER_AT_MOST, Pacing, SchedulerConfig, SchedulingPolicy};
 
 use crate::simulation::{Link, Outcome, Request, Scenario, VOCAB, check_outcome, simulate, steady};
 
@@ -75,6 +75,31 @@ fn recovered_streams_share_the_places_of_a_step_by_rank() {
     let last = |i: u64| *outcome.token_times[&i].last().unwrap();
     assert!(outcome.token_times[&2][0] < Duration::from_secs(2));
     assert!(last(0) < last(2) && last(1) < last(2));
+}
+
+#[test]
+fn a_prompt_keeps_its_place_among_recovered_streams() {
+    let roomy = SchedulerConfig { num_blocks: 12_000, max_model_len: 30_000, ..config(2) };
+    let config = SchedulerConfig { max_num_batched_tokens: 16, long_prefill_token_threshold: 8, ..roomy };
+    let prompt = (0..24_000).map(|t| t * 3 % VOCAB as u32).collect();
+    let giant = Request { prompt, streamed: false, max_tokens: 2, ..healthy(0, 2) };
+    // The second's link stands still for long enough to let a third in, and then all want to run.
+    let link = Link { bytes_per_s: 1e9, stall: 0..2_000, health: steady(1.0), measured: false };
+    let outcome = run(config, vec![giant, Request { link: Some(link), ..healthy(0, 5_000) }, healthy(1_600, 5_000)]);
+    let (first, end) = (|i: u64| outcome.token_times[&i][0], |i: u64| *outcome.token_times[&i].last().unwrap());
+    assert!(first(2) < Duration::from_millis(1_900), "{:?}", first(2));
+    assert!(first(0) < end(1) && first(0) < end(2), "{:?}, the others end at {:?} and {:?}", first(0), end(1), end(2));
+}
+
+#[test]
+fn a_seat_is_taken_from_one_who_has_it() {
+    let config = SchedulerConfig { policy: SchedulingPolicy::Priority, ..config(1) };
+    let link = || Link { bytes_per_s: 4_000.0, stall: 0..9_000, health: steady(1.0), measured: true };
+    let parked = |arrival_ms| Request { priority: 5, link: Some(link()), ..healthy(arrival_ms, 40) };
+    let runs = Request { priority: 1, ..healthy(3_000, 3_000) };
+    let outcome = run(config, vec![parked(0), parked(1_500), runs, healthy(4_500, 10)]);
+    assert!(outcome.token_times[&3][0] < Duration::from_millis(4_600));
+    assert_eq!([0, 1, 2].map(|i| outcome.preemptions[&i]), [0, 0, 1], "the parked have hardly a seat to give");
 }
 
 proptest! {

@@ -130,3 +130,13 @@ fn the_urgent_take_seats_and_blocks_from_those_who_can_wait() {
         assert_eq!(priority.preemptions[&1], 0);
     }
 }
+
+#[test]
+fn forks_whose_leader_has_gone_are_led_by_the_next_and_run_together() {
+    let fork = |seed| Request { seed, group: Some(0), ..request(24, 50) };
+    let leader = Request { cancel_after_ms: Some((0, false)), ..fork(0) };
+    let outcome = run(config(), vec![leader, fork(1), fork(2), fork(3), fork(4)]);
+    let ends = *outcome.token_times[&1].last().unwrap();
+    assert!((2..5).all(|i| outcome.token_times[&i][0] < ends), "none waits until the one that leads has ended");
+    assert!((2..5).all(|i| outcome.cached_tokens[&i] >= 20), "and the prompt is computed once");
+}

@@ -351,6 +351,8 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         };
         assert!(counting.asked.borrow().values().all(|&times| times == 1), "asked twice of one stream");
         check_plan(&plan, config, network.health_factor(), &scheduler);
+        let stats = scheduler.stats();
+        assert!(stats.parked <= stats.running && stats.tenant_capped + stats.connection_capped <= stats.waiting, "{stats:?}");
         scheduler.check_invariants().unwrap();
         outcome.steps += 1;
         outcome.computed_tokens += plan.num_tokens();
