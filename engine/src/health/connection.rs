@@ -4,8 +4,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -52,8 +52,8 @@ pub struct Connection {
     delivery_rate: AtomicU64,
     min_rtt_us: AtomicU64,
     beyond_bytes: AtomicU64,
-    /// Whether the stream on it is behind, so that waiting tokens are to share an event.
-    behind: AtomicBool,
+    /// Up to how many bytes tokens that wait share an event, since the stream on it is behind; 0 where it is not.
+    shared_bytes: AtomicU64,
 }
 
 impl Connection {
@@ -70,7 +70,7 @@ impl Connection {
             delivery_rate: AtomicU64::new(f64::NAN.to_bits()),
             min_rtt_us: AtomicU64::new(0),
             beyond_bytes: AtomicU64::new(0),
-            behind: AtomicBool::new(false),
+            shared_bytes: AtomicU64::new(0),
         })
     }
 
@@ -109,13 +109,23 @@ impl Connection {
         }
     }
 
-    pub(super) fn set_behind(&self, behind: bool) {
-        self.behind.store(behind, Ordering::Relaxed);
+    /// Nobody looks at what waits at a gateway any more.
+    pub(super) fn forget_beyond(&self) {
+        self.beyond_bytes.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn share_events(&self, up_to_bytes: u64) {
+        self.shared_bytes.store(up_to_bytes, Ordering::Relaxed);
+    }
+
+    /// Up to how many bytes tokens that wait are to share an event; 0 where each has its own.
+    pub fn shared_bytes(&self) -> u64 {
+        self.shared_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether the stream on it is behind, so that tokens that wait are to share an event.
     pub fn is_behind(&self) -> bool {
-        self.behind.load(Ordering::Relaxed)
+        self.shared_bytes() > 0
     }
 
     /// Whether the socket wants more. Asking arms the event that says when it does: after "no", `EPOLLOUT` comes as space does.
@@ -175,7 +185,10 @@ impl TrackedStream {
     /// When the socket is gone already.
     pub fn new(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES) {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| tracing::warn!("TCP_NOTSENT_LOWAT: {error}; output waits in sockets, which take more than they can send"));
+        }
         let connection = Arc::new(Connection::new(&stream)?);
         Ok(Self { stream, connection })
     }
@@ -194,6 +207,14 @@ impl TrackedStream {
                 sent => return Poll::Ready(sent),
             }
         }
+    }
+
+    /// A client's end and the accepted one.
+    #[cfg(test)]
+    pub(super) async fn on_loopback() -> (TcpStream, Self) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, Self::new(listener.accept().await.unwrap().0).unwrap())
     }
 
     pub fn connection(&self) -> &Arc<Connection> {

@@ -11,10 +11,14 @@ use std::{
 use tokenflow_hint_api::{HintState, RemoteConnection, Subscriber};
 use tokenflow_score::aggregate;
 
-use super::{Origin, StreamMeter, coalesce::LinkNote};
+use super::{
+    Origin, StreamMeter,
+    beyond::{Beyond, Reading},
+    coalesce::LinkNote,
+};
 use crate::{
     metrics::HintStatus,
-    scheduler::{Network, SequenceId, StreamSignal},
+    scheduler::{Network, SequenceId, StreamSignal, pacing::MAX_UNDELIVERED_BYTES},
 };
 
 /// A stream's send queue is looked at again after this long, or after [`LOOK_BYTES`] more output, whichever is first.
@@ -39,6 +43,7 @@ pub struct Links {
 struct Link {
     meter: Arc<StreamMeter>,
     queue: Cell<QueueLook>,
+    beyond: Cell<Beyond>,
 }
 
 /// The send queue at the last look, and how much the stream had produced by then.
@@ -56,11 +61,13 @@ impl Links {
 
     pub fn open(&mut self, id: SequenceId, meter: Arc<StreamMeter>) {
         let queue = Cell::new(QueueLook { at: self.now, undelivered_bytes: 0, produced_bytes: meter.produced_bytes() });
-        self.streams.insert(id, Link { meter, queue });
+        self.streams.insert(id, Link { meter, queue, beyond: Cell::default() });
     }
 
     pub fn close(&mut self, id: SequenceId) {
-        self.streams.remove(&id);
+        if let Some(link) = self.streams.remove(&id) {
+            link.meter.connection().forget_beyond();
+        }
     }
 
     /// Takes the hint server's latest snapshot; called once before each plan.
@@ -112,13 +119,11 @@ impl Links {
             (Some(own), _) => Some(LinkView {
                 health: own.health,
                 min_rtt_us: own.min_rtt_us,
-                delivery_rate: own.token_rate.map(|_| own.delivery_rate_bytes_per_s as f64),
-                beyond_bytes: own.undelivered_bytes,
+                ..LinkView::limited(own.token_rate.map(|_| own.delivery_rate_bytes_per_s), own.undelivered_bytes)
             }),
             (None, Origin::Peer(peer)) => state.remote.get(&peer).map(|remote| {
                 let &RemoteConnection { health, min_rtt_us, undelivered_bytes, delivery_rate_bytes_per_s, .. } = remote;
-                let delivery_rate = delivery_rate_bytes_per_s.map(|rate| rate as f64);
-                LinkView { health, min_rtt_us, delivery_rate, beyond_bytes: undelivered_bytes }
+                LinkView { health, min_rtt_us, ..LinkView::limited(delivery_rate_bytes_per_s, undelivered_bytes) }
             }),
             (None, Origin::Cookie(_)) => None,
         }
@@ -131,7 +136,7 @@ impl Links {
             health: hint.health,
             min_rtt_us: hint.min_rtt_us,
             delivery_rate: hint.token_rate.map(|_| hint.delivery_rate_bytes_per_s as f64),
-            beyond_bytes: 0,
+            beyond: None,
         };
         // A hint server in another network namespace sees round trips but no queues: what waits here tells on it.
         if hinted.delivery_rate.is_none() && link.queue.get().undelivered_bytes > BUSY_BYTES {
@@ -147,7 +152,7 @@ impl Links {
 
     fn local_view(&self, link: &Link) -> LinkView {
         let local = link.meter.connection().local_health(self.now);
-        LinkView { health: local.health, min_rtt_us: local.min_rtt_us, delivery_rate: local.delivery_rate, beyond_bytes: 0 }
+        LinkView { health: local.health, min_rtt_us: local.min_rtt_us, delivery_rate: local.delivery_rate, beyond: None }
     }
 }
 
@@ -158,11 +163,19 @@ struct LinkView {
     min_rtt_us: u32,
     /// Bytes/s; known only while the network is the limit.
     delivery_rate: Option<f64>,
-    /// Undelivered bytes that this host's socket does not see.
-    beyond_bytes: u64,
+    /// What waits where this host's socket does not see it; told only while the network is the limit there, since a gateway that is merely
+    /// busy stops nobody.
+    beyond: Option<Reading>,
 }
 
 impl LinkView {
+    /// A gateway's connection, of whose delivery this is known; its health and its round trip are for the caller to say.
+    fn limited(rate_bytes_per_s: Option<u64>, undelivered_bytes: u64) -> Self {
+        let delivery_rate = rate_bytes_per_s.map(|rate| rate as f64);
+        let beyond = delivery_rate.map(|rate| Reading { undelivered_bytes, rate });
+        Self { health: 1.0, min_rtt_us: 0, delivery_rate, beyond }
+    }
+
     /// Two links in a row.
     fn and(self, next: Self) -> Self {
         Self {
@@ -172,7 +185,7 @@ impl LinkView {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
             },
-            beyond_bytes: self.beyond_bytes.saturating_add(next.beyond_bytes),
+            beyond: self.beyond.or(next.beyond),
         }
     }
 }
@@ -190,6 +203,14 @@ impl Link {
         let undelivered_bytes = self.meter.undelivered_bytes();
         self.queue.set(QueueLook { at: now, undelivered_bytes, produced_bytes });
         undelivered_bytes
+    }
+
+    /// Bytes that wait at a gateway, when `undelivered_bytes` have not got that far. They alone never reach the bound on what we hold in memory.
+    fn beyond_bytes(&self, now: Duration, reading: Option<Reading>, undelivered_bytes: u64) -> u64 {
+        let mut beyond = self.beyond.get();
+        let bytes = beyond.bytes(now, reading, self.meter.produced_bytes().saturating_sub(undelivered_bytes));
+        self.beyond.set(beyond);
+        bytes.min((MAX_UNDELIVERED_BYTES - 1).saturating_sub(undelivered_bytes))
     }
 
     /// Never less than what is undelivered, without asking the kernel.
@@ -215,18 +236,46 @@ impl Network for Links {
     fn stream(&self, id: SequenceId) -> Option<StreamSignal> {
         let link = self.streams.get(&id)?;
         let view = self.view(link);
-        let note = LinkNote {
-            delivery_rate: view.delivery_rate,
-            min_rtt: Duration::from_micros(view.min_rtt_us.into()),
-            beyond_bytes: view.beyond_bytes,
-        };
+        let undelivered_bytes = link.undelivered_bytes(self.now);
+        let beyond_bytes =
+            if link.meter.client().origin.is_some() { link.beyond_bytes(self.now, view.beyond, undelivered_bytes) } else { 0 };
+        let note = LinkNote { delivery_rate: view.delivery_rate, min_rtt: Duration::from_micros(view.min_rtt_us.into()), beyond_bytes };
         link.meter.connection().note_link(note);
         Some(StreamSignal {
             health: view.health,
-            undelivered_bytes: link.undelivered_bytes(self.now).saturating_add(view.beyond_bytes),
+            undelivered_bytes: undelivered_bytes.saturating_add(beyond_bytes),
             delivery_rate_bytes_per_s: view.delivery_rate,
             min_rtt_us: (view.min_rtt_us > 0).then_some(view.min_rtt_us),
-            chunk_bytes: link.meter.chunk_bytes() as u32,
+            chunk_bytes: link.meter.token_chunk_bytes() as u32,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenflow_hint_api::HintUrl;
+
+    use super::{super::ClientWord, *};
+    use crate::health::TrackedStream;
+
+    #[tokio::test]
+    async fn what_waited_at_a_gateway_is_forgotten_with_the_stream() {
+        let (_client, stream) = TrackedStream::on_loopback().await;
+        let connection = stream.connection();
+        let mut links = Links::new(Subscriber::spawn(HintUrl::None));
+        links.open(SequenceId(1), Arc::new(StreamMeter::new(connection.clone(), ClientWord::default())));
+        let note = LinkNote { delivery_rate: Some(1_000.0), min_rtt: Duration::from_millis(20), beyond_bytes: 9_000 };
+        connection.note_link(note);
+        links.close(SequenceId(1));
+        assert_eq!(connection.link(), LinkNote { beyond_bytes: 0, ..note }, "nobody would tell that it drained");
+    }
+
+    #[test]
+    fn a_gateway_that_is_not_the_limit_holds_nothing_back() {
+        assert_eq!(LinkView::limited(None, 1 << 20).beyond, None);
+        let narrow = LinkView::limited(Some(4_000), 9_000);
+        assert_eq!(narrow.beyond, Some(Reading { undelivered_bytes: 9_000, rate: 4_000.0 }));
+        let hop = LinkView { health: 0.9, min_rtt_us: 100, delivery_rate: Some(1_000.0), beyond: None };
+        assert_eq!(hop.and(narrow), LinkView { health: 0.9, min_rtt_us: 100, delivery_rate: Some(1_000.0), beyond: narrow.beyond });
     }
 }

@@ -82,9 +82,15 @@ impl StreamMeter {
         self.bytes_sent.load(Relaxed) + self.waiting_bytes()
     }
 
-    /// Mean bytes of a chunk on the wire, of late.
-    pub fn chunk_bytes(&self) -> u64 {
+    /// Mean bytes of a chunk on the wire, of late, however many tokens shared it.
+    pub(super) fn chunk_bytes(&self) -> u64 {
         self.mean_bytes(&self.recent_chunks)
+    }
+
+    /// What a token would weigh in a chunk of its own. Where tokens share chunks the mean chunk says nothing of that: a window of so many
+    /// of those would grow with them, and they with it.
+    pub fn token_chunk_bytes(&self) -> u64 {
+        self.mean_bytes(&self.recent_tokens).max(self.chunk_bytes().min(TYPICAL_CHUNK_BYTES))
     }
 
     /// Estimate of what the tokens that wait for the response will weigh, by what tokens weighed of late: where the link is behind
@@ -107,4 +113,53 @@ impl StreamMeter {
 /// To the bits of an `f64` that one thread writes.
 fn add(sum: &AtomicU64, weight: f64, more: u64) {
     sum.store((f64::from_bits(sum.load(Relaxed)) * weight + more as f64).to_bits(), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{TrackedStream, coalesce::shared_bytes},
+        *,
+    };
+
+    /// What a chunk weighs beside its tokens.
+    const FRAME: u64 = 200;
+
+    async fn meter() -> StreamMeter {
+        let (_, stream) = TrackedStream::on_loopback().await;
+        StreamMeter::new(stream.connection().clone(), ClientWord::default())
+    }
+
+    #[tokio::test]
+    async fn a_token_costs_its_own_chunk_however_many_share_one() {
+        let meter = meter().await;
+        assert_eq!(meter.token_chunk_bytes(), TYPICAL_CHUNK_BYTES);
+        (0..50).for_each(|_| meter.chunk_sent(1, 300));
+        assert_eq!(meter.token_chunk_bytes(), 300, "each has its own");
+        (0..50).for_each(|_| meter.chunk_sent(10, FRAME + 50));
+        assert_eq!((meter.chunk_bytes(), meter.token_chunk_bytes()), (FRAME + 50, TYPICAL_CHUNK_BYTES));
+        (0..50).for_each(|_| meter.chunk_sent(1, 90));
+        assert_eq!(meter.token_chunk_bytes(), 90);
+    }
+
+    /// Log-probabilities of many candidates on a link that carries four tokens a second: a window of a few chunks fills with tokens, which
+    /// share events as they may.
+    #[tokio::test]
+    async fn heavy_tokens_that_share_events_do_not_widen_their_own_window() {
+        const TOKEN: u64 = 1_000;
+        const RATE: f64 = 4_000.0;
+        let meter = meter().await;
+        for _ in 0..100 {
+            let chunk = meter.token_chunk_bytes();
+            let window = 4 * chunk;
+            assert!(window <= 4 * (FRAME + TOKEN), "{window}");
+            let mut waiting = window.div_ceil(TOKEN);
+            while waiting > 0 {
+                let shared = (shared_bytes(Some(RATE), chunk) / TOKEN).clamp(1, waiting);
+                meter.chunk_sent(shared, FRAME + shared * TOKEN);
+                waiting -= shared;
+            }
+            assert!(meter.chunk_bytes() <= FRAME + 2 * TOKEN, "{}", meter.chunk_bytes());
+        }
+    }
 }

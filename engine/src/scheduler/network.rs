@@ -22,7 +22,7 @@ pub struct StreamSignal {
     /// How fast the link delivers, where it is known and the network is the limit.
     pub delivery_rate_bytes_per_s: Option<f64>,
     pub min_rtt_us: Option<u32>,
-    /// Mean size of one streamed chunk on the wire, in bytes.
+    /// What a token weighs on the wire in a chunk of its own, in bytes, also where tokens share chunks.
     pub chunk_bytes: u32,
 }
 

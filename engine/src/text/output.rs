@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::{Observer, Outcome, Params};
 use crate::{
     engine::{EngineError, Generation, LinkState, StepToken},
-    health::StreamMeter,
+    health::{MOST_SHARED_BYTES, StreamMeter},
     metrics::EngineMetrics,
     sampling::{SampledToken, ScoredToken},
     scheduler::FinishReason,
@@ -16,6 +16,9 @@ use crate::{
 
 /// Below this health of its link, a stream's waiting tokens share a chunk: its frame weighs more than the text in it.
 const MERGE_BELOW_HEALTH: f64 = 0.8;
+
+/// About what a log-probability weighs on the wire, its token's text included.
+const LOGPROB_BYTES: usize = 80;
 
 /// Bounds what one look at the backlog of a late reader holds in memory.
 const MAX_PIECES: usize = 64;
@@ -68,8 +71,12 @@ struct Assembler {
     begun: bool,
     /// Whether tokens share a piece where the link is behind.
     coalesces: bool,
-    /// Whether it is, as whoever writes to it says.
-    is_behind: bool,
+    /// Up to how many bytes they do, as whoever writes to it says; 0 where it is not behind.
+    shared_bytes: usize,
+    /// About what the latest piece weighs on the wire, its frame aside.
+    latest_bytes: usize,
+    /// Whether another token would make the latest piece, which tokens share, longer than that.
+    is_full: bool,
     /// Tokens that went into another's piece for that reason.
     coalesced: u64,
 }
@@ -88,16 +95,19 @@ impl Assembler {
             room: 0,
             begun: false,
             coalesces: true,
-            is_behind: false,
+            shared_bytes: 0,
+            latest_bytes: 0,
+            is_full: false,
             coalesced: 0,
         }
     }
 
     /// Adds a token to the latest piece where its link is behind, else as a piece of its own.
     fn add(&mut self, step: StepToken, pieces: &mut Vec<Delta>) {
-        let is_behind = self.is_behind || step.link.paced || step.link.health < MERGE_BELOW_HEALTH;
+        let is_behind = self.shared_bytes > 0 || step.link.paced || step.link.health < MERGE_BELOW_HEALTH;
+        let shares = is_behind && self.coalesces;
         match pieces.last_mut() {
-            Some(latest) if self.room > 0 || (is_behind && self.coalesces) => {
+            Some(latest) if self.room > 0 || (shares && !self.is_full) => {
                 self.coalesced += u64::from(self.room == 0);
                 self.room = self.room.saturating_sub(1);
                 self.extend(step, latest);
@@ -105,14 +115,28 @@ impl Assembler {
             _ => {
                 self.room = if self.begun { self.interval - 1 } else { 0 };
                 self.begun = true;
+                self.latest_bytes = 0;
                 let mut piece = Delta::default();
                 self.extend(step, &mut piece);
                 pieces.push(piece);
             }
         }
+        let up_to = if self.shared_bytes > 0 { self.shared_bytes } else { MOST_SHARED_BYTES as usize };
+        let with_another = pieces.last().map_or(0, |latest| self.latest_bytes + self.latest_bytes / latest.num_tokens);
+        self.is_full = shares && self.room == 0 && with_another > up_to;
     }
 
     fn extend(&mut self, step: StepToken, delta: &mut Delta) {
+        let text_before = delta.text.len();
+        if self.keep_tokens {
+            let prompt = step.prompt_logprobs.as_ref().map_or(0, Vec::len);
+            self.latest_bytes += LOGPROB_BYTES * (1 + step.token.top.len() + prompt);
+        }
+        self.add_text(step, delta);
+        self.latest_bytes += delta.text.len() - text_before;
+    }
+
+    fn add_text(&mut self, step: StepToken, delta: &mut Delta) {
         let is_stop_token = step.finish == Some(FinishReason::Stop);
         let is_hidden = is_stop_token && !self.show_stop;
         let mut text = if is_hidden { None } else { self.detokenizer.push(step.token.token) }.unwrap_or_default();
@@ -260,7 +284,7 @@ impl Output {
         }
         let generation = self.generation.as_mut()?;
         let mut next = generation.next().await;
-        self.assembler.is_behind = self.meter.as_ref().is_some_and(|meter| meter.connection().is_behind());
+        self.assembler.shared_bytes = self.meter.as_ref().map_or(0, |meter| meter.connection().shared_bytes() as usize);
         let mut pieces = Vec::with_capacity(1);
         pieces.extend(self.held.take());
         loop {
@@ -286,7 +310,8 @@ impl Output {
                 }
                 return Some(Ok(pieces));
             }
-            if pieces.len() == MAX_PIECES {
+            // What follows a full piece waits for its own turn on the link.
+            if pieces.len() == MAX_PIECES || self.assembler.is_full {
                 return Some(Ok(pieces));
             }
             match generation.try_next() {

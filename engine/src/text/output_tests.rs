@@ -57,6 +57,26 @@ fn waiting_tokens_share_a_piece_only_where_the_link_is_behind() {
     assert_eq!(pieces(SICK), 1);
 }
 
+#[test]
+fn tokens_share_a_piece_up_to_what_the_link_takes_in_a_moment() {
+    let shared = |shared_bytes, top, coalesces| {
+        let mut assembler = Assembler::new(&tokenizer(), &params(&[], Some(0)));
+        (assembler.shared_bytes, assembler.coalesces) = (shared_bytes, coalesces);
+        let mut pieces = Vec::new();
+        for _ in 0..60 {
+            let mut step = step(tokenizer().encode("x", false).unwrap()[0], None, HEALTHY);
+            step.token.top = (0..top).map(|id| (id, -1.0)).collect();
+            assembler.add(step, &mut pieces);
+        }
+        pieces.iter().map(|piece| piece.num_tokens).max().unwrap()
+    };
+    assert_eq!(shared(0, 0, true), 1, "a healthy link");
+    assert_eq!(shared(2_000, 0, true), 2_000 / 81);
+    assert_eq!(shared(2_000, 9, true), 2_000 / 801);
+    assert_eq!(shared(2_000, 20, true), 1, "a token that is longer goes alone");
+    assert_eq!(shared(2_000, 20, false), 1);
+}
+
 fn text(deltas: &[Delta]) -> String {
     deltas.iter().map(|d| d.text.as_str()).collect()
 }

@@ -86,9 +86,6 @@ struct Events<F> {
     coalescer: Option<Coalescer>,
 }
 
-/// Most bytes of the choices' events that share a write.
-const SHARED_WRITE_BYTES: usize = 16 << 10;
-
 struct Choice {
     meter: Option<Arc<StreamMeter>>,
     prompt_tokens: usize,
@@ -155,7 +152,8 @@ impl<F: EventFormat> Events<F> {
             self.write_pieces(index, pieces, &mut frame);
             first = index;
         }
-        while self.coalescer.as_ref().is_some_and(Coalescer::is_behind) && !self.ended && frame.len() < SHARED_WRITE_BYTES {
+        let shared_bytes = self.coalescer.as_ref().map_or(0, Coalescer::shared_bytes) as usize;
+        while frame.len() < shared_bytes && !self.ended {
             let Some(Some((index, pieces))) = self.pieces.next().now_or_never() else { break };
             self.write_pieces(index, pieces, &mut frame);
         }
