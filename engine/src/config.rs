@@ -356,7 +356,7 @@ impl ServerConfig {
             // A variable that is set to nothing asks for nothing.
             api_keys: api.api_key.iter().filter(|key| !key.is_empty()).cloned().collect(),
             chat_page: !api.no_chat_page,
-            trusted_proxies: TrustedProxies::new(api.trusted_proxy.clone()),
+            trusted_proxies: TrustedProxies::new(api.trusted_proxy.clone(), api.proxy_header),
             access: AccessConfig::new(
                 api.root_path.as_deref(),
                 &api.allowed_origins.0,

@@ -5,13 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use axum::http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tokenflow_engine::api::{Cidr, TrustedProxies};
+use tokenflow_engine::api::{Cidr, ProxyHeader, TrustedProxies};
 
 fuzz_target!(|bytes: &[u8]| {
     tokenflow_fuzz::limit_memory();
     let gateway: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
-    let trusted = TrustedProxies::new("10.0.0.0/8".parse::<Cidr>().into_iter().collect());
-    for name in ["forwarded", "x-forwarded-for", "x-tokenflow-connection"] {
+    for (name, header) in [
+        ("forwarded", ProxyHeader::Forwarded),
+        ("x-forwarded-for", ProxyHeader::XForwardedFor),
+        ("x-tokenflow-connection", ProxyHeader::XTokenFlowConnection),
+    ] {
+        let trusted = TrustedProxies::new("10.0.0.0/8".parse::<Cidr>().into_iter().collect(), header);
         let mut headers = HeaderMap::new();
         // A request may bring a header more than once.
         for line in bytes.split(|&byte| byte == b'\n') {

@@ -34,7 +34,7 @@ pub use access::{AccessConfig, AccessError};
 pub use auth::ApiKeys;
 pub use chat::{ChatConfig, ReasoningParser, ToolCallParser};
 pub use error::ApiError;
-pub use proxy::{Cidr, CidrError, TrustedProxies};
+pub use proxy::{Cidr, CidrError, ProxyHeader, TrustedProxies};
 pub use state::ApiState;
 
 /// All routes. The accept loop puts the socket's `Arc<health::Connection>` into the request's extensions; without it

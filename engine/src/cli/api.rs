@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::api::{Cidr, ReasoningParser, ToolCallParser};
+use crate::api::{Cidr, ProxyHeader, ReasoningParser, ToolCallParser};
 
 /// Flags of the HTTP API: how chats are read, and who may come by which way.
 #[derive(Args, Debug, Clone, Default)]
@@ -31,10 +31,12 @@ pub struct ApiArgs {
     /// Path under which a proxy publishes the server, such as /llm; requests may come with and without it
     #[arg(long, value_name = "PATH")]
     pub root_path: Option<String>,
-    /// Network of proxies whose X-TokenFlow-Connection, Forwarded and X-Forwarded-For tell the client's connection; may be given several
-    /// times [default: none is believed]
+    /// Network of proxies that tell the client's connection in --proxy-header; may be given several times [default: none is believed]
     #[arg(long, value_name = "CIDR")]
     pub trusted_proxy: Vec<Cidr>,
+    /// The one header that these proxies write, whatever the client sent in it; no other is read
+    #[arg(long, value_enum, default_value_t, value_name = "HEADER", requires = "trusted_proxy")]
+    pub proxy_header: ProxyHeader,
     /// Origins whose pages may read answers, as a JSON list
     #[arg(long, default_value = r#"["*"]"#, value_name = "JSON", value_parser = json_list)]
     pub allowed_origins: JsonList,

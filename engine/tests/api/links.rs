@@ -10,7 +10,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokenflow_engine::api::TrustedProxies;
+use tokenflow_engine::api::{ProxyHeader, TrustedProxies};
 use tokenflow_hint_api::{Hint, HintEvent, HintMetrics, HintUrl, RemoteConnection, Source};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -121,22 +121,26 @@ async fn hinted() -> Server {
 async fn a_stream_behind_a_proxy_has_the_health_of_the_clients_connection_to_it() {
     let mut server = hinted().await;
     let named = [
-        format!("x-tokenflow-connection: {CLIENT}\r\n"),
-        format!("forwarded: for=\"203.0.113.1:1\", for=\"{CLIENT}\"\r\n"),
-        format!("x-forwarded-for: 203.0.113.1:1, {CLIENT}, 127.0.0.9\r\n"),
+        (ProxyHeader::Forwarded, format!("forwarded: for=\"203.0.113.1:1\", for=\"{CLIENT}\"\r\n")),
+        (ProxyHeader::XForwardedFor, format!("x-forwarded-for: 203.0.113.1:1, {CLIENT}, 127.0.0.9\r\n")),
+        (ProxyHeader::XTokenFlowConnection, format!("x-tokenflow-connection: {CLIENT}\r\n")),
     ];
     let address = serving(server.router.clone()).await;
-    for headers in &named {
+    for (_, headers) in &named {
         let (status, healths, _) = ask(address, headers, json!({})).await;
         assert!(status == StatusCode::OK && healths.iter().all(|&h| h == 1.0), "believed from nobody: {headers}{healths:?}");
     }
-    server.configure(|state| state.trusted_proxies = TrustedProxies::new(vec!["127.0.0.0/8".parse().unwrap()]));
-    let address = serving(server.router.clone()).await;
-    for headers in &named {
-        let (_, healths, _) = ask(address, headers, json!({})).await;
-        assert!(!healths.is_empty() && healths.iter().all(|&h| h == 0.3), "{headers}{healths:?}");
+    let mut address = address;
+    for (written, _) in &named {
+        server.configure(|state| state.trusted_proxies = TrustedProxies::new(vec!["127.0.0.0/8".parse().unwrap()], *written));
+        address = serving(server.router.clone()).await;
+        for (by, headers) in &named {
+            let (_, healths, _) = ask(address, headers, json!({})).await;
+            let expected = if by == written { 0.3 } else { 1.0 };
+            assert!(!healths.is_empty() && healths.iter().all(|&h| h == expected), "{headers}{healths:?}");
+        }
     }
-    let (_, healths, _) = ask(address, &named[0], json!({"health_factor": 0.1})).await;
+    let (_, healths, _) = ask(address, &named[2].1, json!({"health_factor": 0.1})).await;
     assert!(healths.iter().all(|&h| h == 0.1), "{healths:?}");
     // A client that the gateway's hint server says nothing of is well, unless it says otherwise itself.
     let unknown = "x-tokenflow-connection: 198.51.100.8:1\r\n";

@@ -1,8 +1,8 @@
 //! Clients behind proxies: which connection of a gateway carries a request, as the gateway's headers say. Believed from configured proxies
 //! alone, since whoever names a connection gets its health; what cannot be understood names none.
 //!
-//! `X-TokenFlow-Connection` (a socket cookie, or `IP:PORT` of the client's end) goes before `Forwarded` (RFC 7239), and that before
-//! `X-Forwarded-For`. Of several hops the rightmost that is no trusted proxy is the client: what stands left of it, it may have written itself.
+//! Only the one header is read that the proxies are configured to write ([`ProxyHeader`]): others they may pass through as the client wrote
+//! them. Of several hops the rightmost that is no trusted proxy is the client: what stands left of it, it may have written itself.
 
 mod cidr;
 mod forwarded;
@@ -10,6 +10,7 @@ mod forwarded;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName, header};
+use clap::ValueEnum;
 
 pub use cidr::{Cidr, CidrError};
 
@@ -19,17 +20,33 @@ use crate::health::Origin;
 const CONNECTION: HeaderName = HeaderName::from_static("x-tokenflow-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Hosts whose word on where a request comes from is taken. None by default.
+/// The header in which the proxies name the client's connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProxyHeader {
+    /// RFC 7239
+    Forwarded,
+    /// Where its entries have ports. The default: proxies that know of nothing else append to it, so that no client can write its end.
+    #[default]
+    XForwardedFor,
+    /// A socket cookie, or `IP:PORT` of the client's end
+    #[value(name = "x-tokenflow-connection")]
+    XTokenFlowConnection,
+}
+
+/// Hosts whose word on where a request comes from is taken, and where they write it. None by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TrustedProxies(Vec<Cidr>);
+pub struct TrustedProxies {
+    networks: Vec<Cidr>,
+    header: ProxyHeader,
+}
 
 impl TrustedProxies {
-    pub fn new(networks: Vec<Cidr>) -> Self {
-        Self(networks)
+    pub fn new(networks: Vec<Cidr>, header: ProxyHeader) -> Self {
+        Self { networks, header }
     }
 
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(address))
+        self.networks.iter().any(|network| network.contains(address))
     }
 
     /// The client's connection to the gateway, for a request that came from the proxy `peer`; `None` where `peer` is none, or names none.
@@ -37,14 +54,15 @@ impl TrustedProxies {
         if !self.contains(peer) {
             return None;
         }
-        if let Some(value) = headers.get(CONNECTION) {
-            return connection(value.to_str().ok()?);
-        }
         let values = |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("?"));
-        let hops = if headers.contains_key(header::FORWARDED) {
-            values(header::FORWARDED).map(forwarded::hops).collect::<Option<Vec<_>>>()?.concat()
-        } else {
-            values(X_FORWARDED_FOR).flat_map(forwarded::addresses).collect()
+        let hops = match self.header {
+            ProxyHeader::XTokenFlowConnection => {
+                let mut named = values(CONNECTION);
+                // Of two, one is the client's.
+                return named.next().filter(|_| named.next().is_none()).and_then(connection);
+            }
+            ProxyHeader::Forwarded => values(header::FORWARDED).map(forwarded::hops).collect::<Option<Vec<_>>>()?.concat(),
+            ProxyHeader::XForwardedFor => values(X_FORWARDED_FOR).flat_map(forwarded::addresses).collect(),
         };
         self.client(&hops).map(Origin::Peer)
     }
