@@ -108,12 +108,16 @@ fn a_page_that_made_its_name_resolve_to_this_host_reads_nothing() {
     let server = Server::start(&[&flags[..], &["--socket", socket.to_str().unwrap()]].concat());
     let over_tcp = |host: &str, header: &str| ask(Box::new(tcp(server.address)), host, header);
     let (status, answer) = over_tcp("evil.example:5000", "");
-    assert!(status == 403 && answer.contains("--allow-host"), "{answer}");
+    let asks_for_token = answer.to_ascii_lowercase().contains("www-authenticate: bearer");
+    assert!(status == 401 && asks_for_token && answer.contains("--allow-host"), "{answer}");
     for host in ["hints.example.org", "localhost:5000", "127.0.0.1", "[::1]:1"] {
         assert_eq!(over_tcp(host, "").0, 200, "{host}");
     }
     assert_eq!(over_tcp("evil.example", &format!("authorization: Bearer {TOKEN}\r\n")).0, 200);
     assert_eq!(ask(Box::new(UnixStream::connect(&socket).unwrap()), "evil.example", "").0, 200);
+    let without_token = Server::start(&["--listen", "127.0.0.1:0", "--probe", "sock-diag"]);
+    let (status, answer) = ask(Box::new(tcp(without_token.address)), "evil.example", "");
+    assert!(status == 403 && answer.contains("--allow-host"), "{answer}");
 }
 
 trait ReadWrite: Read + Write {}

@@ -24,6 +24,7 @@ pub struct Remote {
     pub report: Arc<HostReport>,
     /// When its latest report was first seen.
     heard_at: Duration,
+    /// The worst where one port of the peer has several connections.
     by_peer: Arc<HashMap<SocketAddr, usize>>,
 }
 
@@ -37,7 +38,13 @@ pub struct PeerTable {
 
 impl Remote {
     fn new(report: HostReport, heard_at: Duration) -> Self {
-        let by_peer = report.connections.iter().enumerate().map(|(index, connection)| (connection.peer, index)).collect();
+        let mut by_peer = HashMap::with_capacity(report.connections.len());
+        for (index, connection) in report.connections.iter().enumerate() {
+            let worst: &mut usize = by_peer.entry(connection.peer).or_insert(index);
+            if connection.health < report.connections[*worst].health {
+                *worst = index;
+            }
+        }
         Self { report: Arc::new(report), heard_at, by_peer: Arc::new(by_peer) }
     }
 
@@ -88,17 +95,25 @@ impl PeerTable {
         self.hosts.get(name).filter(|remote| remote.age(now) < EXPIRES)
     }
 
-    /// Connections in trouble, each by its peer; the most recent word where several hosts claim one.
+    /// Connections in trouble, each by its peer; the most recent word where several hosts claim one, and of one host's the worst. Two hosts
+    /// behind different addresses may well have the same client port: then the latest word may be of the other's connection.
     pub fn troubled(&self, now: Duration) -> HashMap<SocketAddr, RemoteConnection> {
         let mut hosts: Vec<_> = self.hosts(now).collect();
         hosts.sort_by_key(|remote| std::cmp::Reverse(remote.age(now)));
-        let mut found = HashMap::new();
-        for connection in hosts.into_iter().flat_map(|remote| &remote.report.connections) {
-            let peer = SocketAddr::new(connection.peer.ip().to_canonical(), connection.peer.port());
-            match RemoteConnection::in_trouble(connection) {
-                Some(troubled) => found.insert(peer, RemoteConnection { peer, ..troubled }),
-                None => found.remove(&peer),
-            };
+        let mut found: HashMap<SocketAddr, RemoteConnection> = HashMap::new();
+        let canonical = |peer: SocketAddr| SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        for remote in hosts {
+            let connections = &remote.report.connections;
+            for connection in connections {
+                found.remove(&canonical(connection.peer));
+            }
+            for troubled in connections.iter().filter_map(RemoteConnection::in_trouble) {
+                let peer = canonical(troubled.peer);
+                let worst = found.entry(peer).or_insert(RemoteConnection { peer, ..troubled });
+                if troubled.health < worst.health {
+                    *worst = RemoteConnection { peer, ..troubled };
+                }
+            }
         }
         found
     }
@@ -159,6 +174,17 @@ mod tests {
         assert_eq!(troubled.len(), 1, "the latest word of the first is that it is well");
         assert_eq!(troubled[&connection(2, 0.2).peer].health, 0.2);
         assert!(table.troubled(ms(9000)).is_empty());
+    }
+
+    #[test]
+    fn of_one_hosts_connections_from_the_same_port_the_worst_counts() {
+        let at_one_port = |healths: &[f64]| healths.iter().map(|&health| connection(1, health)).collect();
+        for healths in [[0.3, 1.0, 0.6], [1.0, 0.6, 0.3], [0.6, 0.3, 1.0]] {
+            let table = PeerTable::default().after(ms(0), [HostReport::new("a", 7, 1, hint(), 2, at_one_port(&healths))]);
+            let peer = connection(1, 0.3).peer;
+            assert_eq!(table.troubled(ms(100))[&peer].health, 0.3);
+            assert_eq!(table.by_peer(peer, ms(100)).unwrap().1.health, 0.3);
+        }
     }
 
     #[test]

@@ -68,22 +68,26 @@ async fn authorise(State(app): State<App>, mut request: Request, next: Next) -> 
     let authorization = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let reader = request.extensions().get::<Origin>().and_then(|&origin| app.access.reader(origin, authorization));
     let Some(reader) = reader else {
-        let help = if app.access.has_token() {
+        return unauthorised(if app.access.has_token() {
             "this needs the hint server's token: 'Authorization: Bearer TOKEN'"
         } else {
             "hints are for this host alone; start the hint server with --token-file to let others in"
-        };
-        let mut response = ApiError(StatusCode::UNAUTHORIZED, help.to_owned()).into_response();
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
+        });
     };
     let is_trusted = request.extensions().get::<Origin>() == Some(&Origin::Unix) || (app.access.has_token() && authorization.is_some());
     if !is_trusted && !app.hosts.admits(request.uri(), request.headers()) {
         let help = "ask by address or as localhost, start the hint server with --allow-host for another name, or send its token";
-        return ApiError(StatusCode::FORBIDDEN, help.to_owned()).into_response();
+        // Where there is a token the page asks for it, whatever name it was found by.
+        return if app.access.has_token() { unauthorised(help) } else { ApiError(StatusCode::FORBIDDEN, help.to_owned()).into_response() };
     }
     request.extensions_mut().insert(reader);
     next.run(request).await
+}
+
+fn unauthorised(help: &str) -> Response {
+    let mut response = ApiError(StatusCode::UNAUTHORIZED, help.to_owned()).into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 async fn hint(State(app): State<App>, Extension(reader): Extension<Reader>, query: Parameters) -> Result<Response, ApiError> {

@@ -166,6 +166,8 @@ fn differs(old: &Published, new: &Published) -> bool {
         || moved(old.srtt_us.into(), new.srtt_us.into(), 0.1, 2000.0)
         || moved(old.min_rtt_us.into(), new.min_rtt_us.into(), 0.1, 2000.0)
         || moved(old.undelivered_bytes as f64, new.undelivered_bytes as f64, 0.25, 600.0)
+        // A queue that is gone is news, however small it was.
+        || (old.undelivered_bytes == 0) != (new.undelivered_bytes == 0)
         || old.retransmits != new.retransmits
         || old.source != new.source
 }
@@ -180,4 +182,27 @@ pub(super) fn rate_differs(old: Option<f64>, new: Option<f64>) -> bool {
 /// By more than a share of the old value and more than a least amount.
 fn moved(old: f64, new: f64, share: f64, least: f64) -> bool {
     (old - new).abs() > (old * share).max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_gone_is_told_however_small_it_was() {
+        let told = |undelivered_bytes| Published {
+            at: Duration::ZERO,
+            health: 1.0,
+            terms: Terms { delay: 1.0, loss: 1.0, queue: 1.0 },
+            token_rate: None,
+            srtt_us: 100,
+            min_rtt_us: 100,
+            retransmits: 0,
+            undelivered_bytes,
+            source: Source::Ebpf,
+        };
+        for (old, new, is_news) in [(500, 0, true), (0, 500, true), (500, 100, false), (500, 1_200, true), (0, 0, false)] {
+            assert_eq!(differs(&told(old), &told(new)), is_news, "{old} {new}");
+        }
+    }
 }
