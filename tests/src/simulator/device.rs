@@ -364,11 +364,12 @@ impl<'a> Device<'a> {
         self.note_arrivals();
         let at = self.since_window(self.now);
         let seats = self.record.seats.len();
-        let mut sample = Sample { at, undelivered_bytes: vec![None; seats], health: vec![None; seats] };
+        let mut sample = Sample { at, undelivered_bytes: vec![None; seats], health: vec![None; seats], held_bytes: None };
         let networks = self.networks.get_mut();
         for stream in self.streams.iter().filter(|stream| stream.open) {
             let undelivered = networks[stream.network].connection(stream.connection).undelivered_bytes();
             *sample.undelivered_bytes[stream.seat].get_or_insert(0) += undelivered;
+            *sample.held_bytes.get_or_insert(0) += undelivered;
             sample.health[stream.seat] = Some(stream.hints.published.health);
         }
         self.record.samples.push(sample);
