@@ -124,9 +124,9 @@ fn copies_of_a_step_that_failed_are_not_relied_on() {
 fn streams_with_a_common_prefix_that_come_back_together_keep_their_copies() {
     let both = |arrival_ms| Request { arrival_ms, seed: arrival_ms, ..stalled("both", 24, 20_000) };
     // Another takes the blocks of both while they are away.
-    let other = Request { arrival_ms: 5_000, ..request("other", 80, 10) };
+    let other = Request { arrival_ms: 5_000, ..request("other", 60, 34) };
     let outcome = run(SchedulerConfig { num_blocks: 24, ..config() }, vec![both(0), both(20), other]);
     assert_eq!(outcome.cached_tokens[&1], 20);
     assert_eq!([0, 1].map(|i| outcome.preemptions[&i]), [1, 1], "both were away");
-    assert_eq!(outcome.computed_tokens, (24 + 19) + (4 + 19) + (80 + 9), "nothing is computed twice");
+    assert_eq!(outcome.computed_tokens, (24 + 19) + (4 + 19) + (60 + 33), "nothing is computed twice");
 }
