@@ -61,7 +61,7 @@ mod tests {
                 chunks.push(Chunk { at, tokens: 1, bytes: 200, health: 1.0 });
             }
             if ms % 50 == 0 {
-                samples.push(Sample { at, undelivered_bytes: vec![Some(queued(at))], health: vec![None] });
+                samples.push(Sample { at, undelivered_bytes: vec![Some(queued(at))], health: vec![None], held_bytes: None });
             }
         }
         let seat = Seat { requests: vec![Request { asked: 0.0, chunks }], ..Seat::default() };
