@@ -39,7 +39,7 @@ fn a_proxy_passes_a_stream_on_and_a_hang_up_too() {
 
 #[test]
 fn a_slow_reader_reads_slowly() {
-    let engine = daemon::engine(&[]).unwrap();
+    let engine = daemon::engine(&["--no-coalesce-events"]).unwrap();
     let address = http::address(&engine.url).unwrap();
     let read = |options| {
         let stream = TokenStream::start(address, None, options);

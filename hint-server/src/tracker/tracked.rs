@@ -166,8 +166,8 @@ fn differs(old: &Published, new: &Published) -> bool {
         || moved(old.srtt_us.into(), new.srtt_us.into(), 0.1, 2000.0)
         || moved(old.min_rtt_us.into(), new.min_rtt_us.into(), 0.1, 2000.0)
         || moved(old.undelivered_bytes as f64, new.undelivered_bytes as f64, 0.25, 600.0)
-        // A queue that is gone is news, however small it was.
-        || (old.undelivered_bytes == 0) != (new.undelivered_bytes == 0)
+        // Where the network is the limit, a queue that is gone is news, however small it was.
+        || (old.token_rate.is_some() && old.undelivered_bytes > 0 && new.undelivered_bytes == 0)
         || old.retransmits != new.retransmits
         || old.source != new.source
 }
@@ -189,20 +189,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_that_is_gone_is_told_however_small_it_was() {
-        let told = |undelivered_bytes| Published {
+    fn a_queue_of_a_slow_link_that_is_gone_is_told_however_small_it_was() {
+        let told = |token_rate, undelivered_bytes| Published {
             at: Duration::ZERO,
             health: 1.0,
             terms: Terms { delay: 1.0, loss: 1.0, queue: 1.0 },
-            token_rate: None,
+            token_rate,
             srtt_us: 100,
             min_rtt_us: 100,
             retransmits: 0,
             undelivered_bytes,
             source: Source::Ebpf,
         };
-        for (old, new, is_news) in [(500, 0, true), (0, 500, true), (500, 100, false), (500, 1_200, true), (0, 0, false)] {
-            assert_eq!(differs(&told(old), &told(new)), is_news, "{old} {new}");
+        let slow = Some(10.0);
+        for (rate, old, new, is_news) in [
+            (slow, 500, 0, true),
+            (slow, 0, 500, false),
+            (slow, 500, 100, false),
+            (slow, 500, 1_200, true),
+            (slow, 0, 0, false),
+            (None, 500, 0, false),
+        ] {
+            assert_eq!(differs(&told(rate, old), &told(rate, new)), is_news, "{rate:?} {old} {new}");
         }
     }
 }
