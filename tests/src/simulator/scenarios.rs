@@ -65,7 +65,7 @@ pub fn square(calibration: &Calibration, window: Duration) -> Scenario {
     let every = Duration::from_secs(2);
     let about = "4 of 16 links change between 0.6 and 0.1 of the fair share every 2 s.";
     let periods = window.as_secs_f64() / every.as_secs_f64();
-    changing("square", about, calibration, window, every, |t| if (t * periods).round() as u64 % 2 == 0 { 0.6 } else { 0.1 })
+    changing("square", about, calibration, window, every, |t| if ((t * periods).round() as u64).is_multiple_of(2) { 0.6 } else { 0.1 })
 }
 
 /// Ten times a second the rate is another.
