@@ -2,19 +2,9 @@
 //! says or does. Screenshots are kept among the artefacts of CI.
 
 use tokenflow_tests::{
-    browser::{self, Browser, Key, LOOKS},
+    browser::{Key, LOOKS, browser_or_skip, looks_right, text},
     daemon::{self, Daemon},
 };
-
-/// In CI nothing is skipped.
-fn browser() -> Option<Browser> {
-    if browser::find().is_none() {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: there is no browser");
-        eprintln!("skipped: no browser is installed (package chromium)");
-        return None;
-    }
-    Some(Browser::start().unwrap())
-}
 
 /// Slow enough that a stream can be stopped before its end.
 fn engine(flags: &[&str]) -> Daemon {
@@ -31,32 +21,14 @@ const ENDLESS: &str = "{
     window.fetch = (url, options) => ask(url, options?.body ? { ...options, body: endless(options.body) } : options);
 } 1";
 
-/// Text of the element.
-fn text(browser: &mut Browser, selector: &str) -> String {
-    let text = browser.evaluate(&format!("document.querySelector({selector:?})?.textContent ?? ''")).unwrap();
-    text.as_str().unwrap().to_owned()
-}
-
-#[track_caller]
-fn looks_right(browser: &mut Browser, what: &str) {
-    for look in LOOKS {
-        browser.look(look).unwrap();
-        browser.screenshot(&format!("chat-{what}-{}", look.name), false).unwrap();
-        let mut faults = browser.faults().unwrap();
-        // The browser itself tells of every refusal.
-        faults.retain(|fault| !fault.contains("401"));
-        assert_eq!(faults, Vec::<String>::new(), "{what} {}", look.name);
-    }
-}
-
 #[test]
 fn a_conversation_by_keyboard_alone() {
-    let Some(mut browser) = browser() else { return };
+    let Some(mut browser) = browser_or_skip() else { return };
     let engine = engine(&[]);
     browser.look(LOOKS[0]).unwrap();
     browser.open(&engine.url).unwrap();
     browser.wait_for(READY).unwrap();
-    looks_right(&mut browser, "empty");
+    looks_right(&mut browser, "chat-empty", false);
     browser.look(LOOKS[0]).unwrap();
     browser.evaluate(ENDLESS).unwrap();
 
@@ -112,7 +84,7 @@ fn a_conversation_by_keyboard_alone() {
     assert!(!first.is_empty() && !asked["messages"][2]["content"].as_str().unwrap().is_empty());
     assert_eq!(text(&mut browser, "#tokens"), "12");
     assert_eq!(text(&mut browser, "#state"), "Complete: 12 tokens");
-    looks_right(&mut browser, "answered");
+    looks_right(&mut browser, "chat-answered", false);
 
     // A tab that is loaded again still knows the conversation.
     browser.open(&engine.url).unwrap();
@@ -136,13 +108,13 @@ fn a_conversation_by_keyboard_alone() {
 
 #[test]
 fn an_engine_with_a_key_asks_for_it() {
-    let Some(mut browser) = browser() else { return };
+    let Some(mut browser) = browser_or_skip() else { return };
     let engine = engine(&["--api-key", "sesame", "--root-path", "/llm"]);
     // A path without its slash leads to the page too.
     browser.open(&format!("{}/llm", engine.url)).unwrap();
     browser.wait_for("!document.querySelector('#login').hidden").unwrap();
     assert_eq!(browser.focused().unwrap(), "input#key");
-    looks_right(&mut browser, "key");
+    looks_right(&mut browser, "chat-key", false);
     browser.write("sésame").unwrap();
     browser.press(Key::Enter).unwrap();
     browser.wait_for("document.querySelector('#login label').textContent.includes('printable ASCII')").unwrap();
@@ -186,7 +158,7 @@ const MARKDOWN: &str = "**Bold**, *slanted* and `code` with <b>tags</b> & <img s
 
 #[test]
 fn scripted_streams_are_shown_as_they_are() {
-    let Some(mut browser) = browser() else { return };
+    let Some(mut browser) = browser_or_skip() else { return };
     let engine = engine(&[]);
     browser.look(LOOKS[0]).unwrap();
     browser.open(&engine.url).unwrap();
@@ -236,7 +208,7 @@ fn scripted_streams_are_shown_as_they_are() {
         assert!(shown.contains(verbatim), "{verbatim} is not in {shown}");
     }
     assert_eq!(browser.evaluate("typeof window.harmed").unwrap(), "undefined");
-    looks_right(&mut browser, "streaming");
+    looks_right(&mut browser, "chat-streaming", false);
     browser.evaluate("chunk({}, undefined, 500, 'length'); end()").unwrap();
     browser.wait_for(IDLE).unwrap();
     assert!(text(&mut browser, ".assistant .facts").contains("cut at the token limit"));
@@ -256,7 +228,7 @@ fn scripted_streams_are_shown_as_they_are() {
         assert_eq!(text(&mut browser, "#messages > :last-child .error"), sentence);
         assert_eq!(text(&mut browser, "#state"), sentence);
     }
-    looks_right(&mut browser, "failed");
+    looks_right(&mut browser, "chat-failed", false);
     assert_eq!(browser.evaluate("document.querySelectorAll('.assistant').length").unwrap(), 4);
     browser.evaluate("document.querySelector('#messages > :last-child .again').focus()").unwrap();
     browser.press(Key::Enter).unwrap();

@@ -15,19 +15,9 @@ use std::{
 use pair::{Pair, until};
 use serde_json::{Value, json};
 use tokenflow_tests::{
-    browser::{self, Browser, Key, LOOKS},
+    browser::{Browser, Key, LOOKS, browser_or_skip, looks_right, text},
     daemon, http,
 };
-
-/// In CI nothing is skipped.
-fn browser() -> Option<Browser> {
-    if browser::find().is_none() {
-        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: there is no browser");
-        eprintln!("skipped: no browser is installed (package chromium)");
-        return None;
-    }
-    Some(Browser::start().unwrap())
-}
 
 /// What `cargo xtask experiment` writes, as far as the page reads it.
 fn summary(scenario: &str) -> Value {
@@ -72,27 +62,9 @@ fn made_up_engine() -> String {
     url
 }
 
-/// Text of the element.
-fn text(browser: &mut Browser, selector: &str) -> String {
-    let text = browser.evaluate(&format!("document.querySelector({selector:?})?.textContent ?? ''")).unwrap();
-    text.as_str().unwrap().to_owned()
-}
-
-#[track_caller]
-fn looks_right(browser: &mut Browser, what: &str) {
-    for look in LOOKS {
-        browser.look(look).unwrap();
-        browser.screenshot(&format!("hints-{what}-{}", look.name), true).unwrap();
-        let mut faults = browser.faults().unwrap();
-        // The browser itself tells of every refusal.
-        faults.retain(|fault| !fault.contains("401"));
-        assert_eq!(faults, Vec::<String>::new(), "{what} {}", look.name);
-    }
-}
-
 #[test]
 fn the_page_shows_what_is_known() {
-    let Some(mut browser) = browser() else { return };
+    let Some(mut browser) = browser_or_skip() else { return };
     let folder = tempfile::tempdir().unwrap();
     let files = ["mixed", "flapping"].map(|scenario| {
         let file = folder.path().join(format!("{scenario}.json"));
@@ -171,7 +143,7 @@ fn the_page_shows_what_is_known() {
     assert_eq!(browser.focused().unwrap(), "button#pause");
     browser.press(Key::Space).unwrap();
     assert_eq!(text(&mut browser, "#state"), "Paused.");
-    looks_right(&mut browser, "live");
+    looks_right(&mut browser, "hints-live", true);
     experiments(&mut browser);
 }
 
@@ -233,7 +205,7 @@ fn experiments(browser: &mut Browser) {
 
 #[test]
 fn a_reader_without_the_token_is_asked_for_it() {
-    let Some(mut browser) = browser() else { return };
+    let Some(mut browser) = browser_or_skip() else { return };
     // Chromium takes any address of 127.0.0.0/8 for loopback, and so does the server, so the page itself has to be elsewhere.
     let own = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()));
     let Some(own) = own.ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback()) else {
@@ -247,7 +219,7 @@ fn a_reader_without_the_token_is_asked_for_it() {
     browser.open(&format!("http://{own}:{port}/")).unwrap();
     browser.wait_for("!document.querySelector('#login').hidden").unwrap();
     assert_eq!(text(&mut browser, "#health"), "–");
-    looks_right(&mut browser, "token");
+    looks_right(&mut browser, "hints-token", true);
     browser.evaluate("document.querySelector('#token').focus()").unwrap();
     browser.write("tokén").unwrap();
     browser.press(Key::Enter).unwrap();

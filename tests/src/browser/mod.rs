@@ -1,6 +1,7 @@
 //! A headless Chromium (Debian's package `chromium`), driven by its DevTools protocol: what a page shows, what keys do to it, and how it looks.
 //! Nothing here sleeps: [`Browser::wait_for`] looks until the page is as it should be.
 
+mod expect;
 mod pipe;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+pub use expect::{browser_or_skip, looks_right, text};
 use pipe::Pipe;
 use serde_json::{Value, json};
 
