@@ -34,7 +34,7 @@ enum Task {
     },
     /// Run an experiment on congested links as root: each mode of pacing in turn, then a summary, plots and a page
     Experiment(experiment::ExperimentArgs),
-    /// Fuzz the parsers of safetensors, GGUF, configs, chat templates, requests and hints, for some seconds each
+    /// Fuzz every parser of foreign data: weights, configs, requests, what proxies, hubs and hosts say; for some seconds each
     Fuzz(fuzz::FuzzArgs),
     /// Run every test
     Test(test::TestArgs),
