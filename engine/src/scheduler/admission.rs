@@ -126,6 +126,8 @@ impl Scheduler {
         for rank in slow {
             let Ok(at) = self.waiting.binary_search_by_key(&rank, |s| s.rank) else { continue };
             if self.may_start(at).is_err() || self.awaits_prefix(at) {
+                // Those that went first took its owner's share.
+                self.waiting[at].passed_over_since.get_or_insert(now);
                 continue;
             }
             let is_long = budget.comes_last(|| self.num_uncomputed_tokens(&self.waiting[at]));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokenflow_engine::scheduler::{Cap, Caps, Scheduler, SchedulerConfig};
+use tokenflow_engine::scheduler::{Cap, Caps, PASSED_OVER_AT_MOST, Scheduler, SchedulerConfig};
 
 use crate::simulation::{FakeExecutor, FakeNetwork, Link, Outcome, Request, Scenario, VOCAB, check_outcome, simulate, steady};
 
@@ -43,6 +43,17 @@ fn who_has_its_seats_holds_up_nobody_else() {
     assert!(first(6) < Duration::from_millis(10), "{:?}", first(6));
     assert!(first(2) >= *outcome.token_times[&0].last().unwrap(), "the third of the greedy waits for the first");
     assert!((3..6).all(|i| first(i) >= first(i - 1)), "in turn");
+}
+
+#[test]
+fn a_slow_stream_is_not_passed_over_for_ever_by_its_own_tenant() {
+    let link = Link { bytes_per_s: 4_000.0, stall: 0..0, health: steady(1.0), measured: true };
+    let mut requests = vec![request("t", 40), Request { arrival_ms: 1, streamed: true, link: Some(link), ..request("t", 5) }];
+    // A new one always waits when another ends.
+    requests.extend((0..400).map(|i| Request { arrival_ms: 2 + i * 10, ..request("t", 40) }));
+    let outcome = run(config(tenants(Some(1), None)), requests);
+    let first = outcome.token_times[&1][0];
+    assert!(first < PASSED_OVER_AT_MOST + Duration::from_millis(200), "{first:?}");
 }
 
 #[test]

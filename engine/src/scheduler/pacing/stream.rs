@@ -11,7 +11,7 @@ use crate::scheduler::{Pacing, StreamSignal};
 #[derive(Clone, Debug)]
 pub(in crate::scheduler) struct StreamPacing {
     law: LawState,
-    /// Mean bytes of its chunks, as of the last look: what a token costs.
+    /// What a token weighs in a chunk of its own, as of the last look: what it costs.
     chunk_bytes: u64,
     /// When the rate cap lets the next token go, [`RATE_CAP_TOLERANCE`] aside.
     next_token: Duration,
