@@ -2,6 +2,7 @@
 
 mod build;
 mod build_ebpf;
+mod build_kernels;
 mod demo;
 mod experiment;
 mod fuzz;
@@ -34,6 +35,8 @@ enum Task {
     },
     /// Run an experiment on congested links as root: each mode of pacing in turn, then a summary, plots and a page
     Experiment(experiment::ExperimentArgs),
+    /// Compile the GPU kernels for every kind of card, and report registers and memory; nothing may spill
+    BuildKernels(build_kernels::BuildKernelsArgs),
     /// Fuzz every parser of foreign data: weights, configs, requests, what proxies, hubs and hosts say; for some seconds each
     Fuzz(fuzz::FuzzArgs),
     /// Run every test
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::BuildEbpf { check } => build_ebpf::run(check),
         Task::Experiment(args) => experiment::run(&args),
+        Task::BuildKernels(args) => build_kernels::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Simulate(args) => simulate::run(&args),

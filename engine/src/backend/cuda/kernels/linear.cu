@@ -1,0 +1,35 @@
+// Linear layers for a few rows: decoding, and whatever cublasLt does not multiply. Grid x over features, y over tiles of `M` rows.
+
+#include "few_rows.cuh"
+#include "linear.cuh"
+
+namespace {
+
+template <class T, class Out, class Format, u32 M>
+DEVICE void linear(const LinearArgs& args) {
+    u32 first = block_index_y() * M;
+    multiply_few_rows<T, Out, Format, M>(args.weight, 0, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out),
+                                         least(args.rows - first, M), DenseRows{first});
+}
+
+}  // namespace
+
+#define LINEAR(t, T, out, Out, format, ...)                                                                                \
+    KERNEL(linear_##t##_##format##_##out##_1, LinearArgs, FEW_ROWS_THREADS, linear<T, Out, __VA_ARGS__, 1>) \
+    KERNEL(linear_##t##_##format##_##out##_8, LinearArgs, FEW_ROWS_THREADS, linear<T, Out, __VA_ARGS__, 8>)
+#define LINEARS(t, T, out, Out)                           \
+    LINEAR(t, T, out, Out, bf16, Plain<bf16, 8>)          \
+    LINEAR(t, T, out, Out, f16, Plain<f16, 8>)            \
+    LINEAR(t, T, out, Out, q8_0, Q8_0)                    \
+    LINEAR(t, T, out, Out, q4_k, Q4_K)                    \
+    LINEAR(t, T, out, Out, int4, Int4)                    \
+    LINEAR(t, T, out, Out, fp8, Fp8)
+LINEARS(bf16, bf16, bf16, bf16)
+LINEARS(bf16, bf16, f32, float)
+LINEARS(f16, f16, f16, f16)
+LINEARS(f16, f16, f32, float)
+LINEARS(f32, float, f32, float)
+LINEAR(f32, float, f32, float, f32, Plain<float, 8>)
+// Rows that are no multiple of 8 long.
+LINEAR(f32, float, f32, float, f32_odd, Plain<float, 1>)
+LINEAR(bf16, bf16, bf16, bf16, bf16_odd, Plain<bf16, 1>)

@@ -1,0 +1,22 @@
+// What both ways of multiplying rows of activations take: few at a time, or in tiles.
+#pragma once
+
+#include "weights.cuh"
+
+struct LinearArgs {
+    WeightArgs weight;
+    /// `[rows][columns]`
+    const void* x;
+    /// Null for none.
+    const float* bias;
+    /// `[rows][features]`
+    void* out;
+    u32 rows;
+};
+
+/// Rows one after the other.
+struct DenseRows {
+    u32 first;
+    DEVICE u32 x(u32 i) const { return first + i; }
+    DEVICE u32 out(u32 i) const { return first + i; }
+};

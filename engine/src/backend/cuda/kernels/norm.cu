@@ -1,0 +1,84 @@
+// RMS norm and layer norm of the residual stream, fused with adding what the layer before it made.
+// One block for each row. The stream is f32, so that what many layers add up to is not rounded at each.
+
+#include "reduce.cuh"
+#include "types.cuh"
+
+struct NormArgs {
+    /// The residual stream `[rows][cols]`; changed only where `delta` is given.
+    float* x;
+    /// `[rows][cols]` of the output's type, or null.
+    const void* delta;
+    const float* weight;
+    /// Layer norm only.
+    const float* bias;
+    void* out;
+    u32 cols;
+    float eps;
+};
+
+namespace {
+
+/// `V` neighbours at a time.
+template <class T, u32 V, bool LAYER>
+DEVICE void norm_row(const NormArgs& args) {
+    SHARED(BlockScratch<float>, scratch);
+    u64 row = u64(block_index_x()) * args.cols;
+    float* x = args.x + row;
+    const T* delta = static_cast<const T*>(args.delta);
+    float squares = 0, sum = 0;
+    for (u32 i = thread_index() * V; i < args.cols; i += block_threads() * V) {
+        auto values = load<V>(x + i);
+        if (delta) {
+            auto add = load<V>(delta + row + i);
+            UNROLL
+            for (u32 j = 0; j < V; j++) values.at[j] += to_float(add.at[j]);
+            store(x + i, values);
+        }
+        UNROLL
+        for (u32 j = 0; j < V; j++) {
+            squares += values.at[j] * values.at[j];
+            sum += values.at[j];
+        }
+    }
+    float mean = 0;
+    if (LAYER) {
+        // The squares of what is left, not the difference of two large numbers.
+        mean = reduce_block<Sum>(sum, scratch) / float(args.cols);
+        squares = 0;
+        for (u32 i = thread_index(); i < args.cols / V; i += block_threads()) {
+            auto values = load<V>(x + i * V);
+            UNROLL
+            for (u32 j = 0; j < V; j++) squares += (values.at[j] - mean) * (values.at[j] - mean);
+        }
+    }
+    float scale = 1.0f / sqrtf(reduce_block<Sum>(squares, scratch) / float(args.cols) + args.eps);
+    T* out = static_cast<T*>(args.out) + row;
+    for (u32 i = thread_index() * V; i < args.cols; i += block_threads() * V) {
+        auto values = load<V>(x + i);
+        auto weight = load<V>(args.weight + i);
+        Vec<T, V> result;
+        UNROLL
+        for (u32 j = 0; j < V; j++) {
+            float value = (values.at[j] - mean) * scale * weight.at[j];
+            if (LAYER) value += args.bias[i + j];
+            result.at[j] = narrow<T>(value);
+        }
+        store(out + i, result);
+    }
+}
+
+template <class T, bool LAYER>
+DEVICE void norm(const NormArgs& args) {
+    if (args.cols % 4 == 0) norm_row<T, 4, LAYER>(args);
+    else norm_row<T, 1, LAYER>(args);
+}
+
+}  // namespace
+
+KERNEL(rms_norm_f32, NormArgs, 1024, norm<float, false>)
+KERNEL(rms_norm_bf16, NormArgs, 1024, norm<bf16, false>)
+KERNEL(rms_norm_f16, NormArgs, 1024, norm<f16, false>)
+KERNEL(layer_norm_f32, NormArgs, 1024, norm<float, true>)
+KERNEL(layer_norm_bf16, NormArgs, 1024, norm<bf16, true>)
+KERNEL(layer_norm_f16, NormArgs, 1024, norm<f16, true>)

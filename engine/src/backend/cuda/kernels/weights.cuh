@@ -1,0 +1,85 @@
+// Weight matrices `[features][columns]` as they lie on the device, and how some neighbouring columns of a feature become floats.
+// Encodings of checkpoints are split into planes when they are loaded, so that every load is aligned and of 16 bytes.
+#pragma once
+
+#include "types.cuh"
+
+struct WeightArgs {
+    /// Values or codes, `[features][columns]`; 4-bit codes have the even column in the low half of a byte.
+    const void* codes;
+    /// Plain: none. Q8_0: f16 `[features][columns / 32]`. Q4_K: pairs of f16 (scale, minimum) `[features][columns / 256]`.
+    /// Int4: f16 `[features][groups]`. FP8: f32 `[features / scale_features][columns / group]`, rounded up.
+    const void* scales;
+    /// Q4_K: pairs of bytes (6-bit scale, minimum) `[features][columns / 32]`. Int4: bytes `[features][groups]`. Others: none.
+    const void* offsets;
+    u32 features, columns;
+    /// Columns that share a scale: Int4 (a multiple of 32) and FP8.
+    u32 group;
+    /// Features that share a scale: FP8.
+    u32 scale_features;
+};
+
+/// Values as they are. `N` is 1 where columns are no multiple of 8.
+template <class W, u32 N>
+struct Plain {
+    static constexpr u32 COLUMNS = N;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[N]) {
+        auto all = ::load<N>(static_cast<const W*>(w.codes) + feature * w.columns + column);
+        UNROLL
+        for (u32 i = 0; i < N; i++) values[i] = to_float(all.at[i]);
+    }
+};
+
+/// Signed bytes, an f16 scale for each 32 columns.
+struct Q8_0 {
+    static constexpr u32 COLUMNS = 16;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[16]) {
+        auto codes = ::load<16>(static_cast<const i8*>(w.codes) + feature * w.columns + column);
+        float scale = to_float(static_cast<const f16*>(w.scales)[feature * (w.columns / 32) + column / 32]);
+        UNROLL
+        for (u32 i = 0; i < 16; i++) values[i] = to_float(codes.at[i]) * scale;
+    }
+};
+
+/// 32 columns of 4-bit codes.
+DEVICE void unpack_nibbles(const u8* codes, float (&values)[32], float scale, float offset) {
+    auto bytes = ::load<16>(codes);
+    UNROLL
+    for (u32 i = 0; i < 16; i++) {
+        values[2 * i] = float(bytes.at[i] & 15) * scale + offset;
+        values[2 * i + 1] = float(bytes.at[i] >> 4) * scale + offset;
+    }
+}
+
+/// GGUF's K-quants of 4 bits: `scale * six_bits * code - minimum * six_bits`.
+struct Q4_K {
+    static constexpr u32 COLUMNS = 32;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[32]) {
+        auto factors = ::load<2>(static_cast<const f16*>(w.scales) + (feature * (w.columns / 256) + column / 256) * 2);
+        auto six_bits = ::load<2>(static_cast<const u8*>(w.offsets) + (feature * (w.columns / 32) + column / 32) * 2);
+        unpack_nibbles(static_cast<const u8*>(w.codes) + (feature * w.columns + column) / 2, values,
+                       to_float(factors.at[0]) * float(six_bits.at[0]), -(to_float(factors.at[1]) * float(six_bits.at[1])));
+    }
+};
+
+/// AWQ and GPTQ: `(code - zero) * scale` in groups of columns. Where groups were scattered, the host has sorted the columns.
+struct Int4 {
+    static constexpr u32 COLUMNS = 32;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[32]) {
+        u64 group = feature * div_up(w.columns, w.group) + column / w.group;
+        float scale = to_float(static_cast<const f16*>(w.scales)[group]), zero = float(static_cast<const u8*>(w.offsets)[group]);
+        unpack_nibbles(static_cast<const u8*>(w.codes) + (feature * w.columns + column) / 2, values, scale, -(scale * zero));
+    }
+};
+
+/// e4m3 with an f32 scale for each block of features and columns; a block is a multiple of 16 columns wide.
+struct Fp8 {
+    static constexpr u32 COLUMNS = 16;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[16]) {
+        auto codes = ::load<16>(static_cast<const e4m3*>(w.codes) + feature * w.columns + column);
+        u64 block = feature / w.scale_features * div_up(w.columns, w.group) + column / w.group;
+        float scale = static_cast<const float*>(w.scales)[block];
+        UNROLL
+        for (u32 i = 0; i < 16; i++) values[i] = to_float(codes.at[i]) * scale;
+    }
+};

@@ -1,0 +1,184 @@
+//! Embedding, norms, activations and gathering: rows and elements by themselves.
+
+use half::{bf16, f16};
+use tokenflow_engine::backend::{
+    Activation, Backend, DType, Norm, RaggedBatch, TensorView,
+    cpu::{CpuBuffer, KvType},
+};
+
+use super::{Outcome, Random, compare, elements::Element, on_all_warps, reference};
+use crate::{
+    args,
+    emulator::{Device, Library, Pointer},
+};
+
+fn embed<T: Element>(library: &Library, dtype: DType) -> Outcome {
+    let cpu = reference(KvType::F32);
+    for seed in 0..4 {
+        let mut random = Random(seed);
+        let (vocabulary, cols, tokens) = (random.within(1..=90), random.within(1..=600), random.within(1..=7));
+        let table = T::all(&random.values(vocabulary * cols));
+        let tokens: Vec<u32> = (0..tokens).map(|_| random.below(vocabulary) as u32).collect();
+        let scale = random.one_of(&[1.0, 3.5]);
+
+        let device = Device::new(library, seed);
+        let out = device.allocate(tokens.len() * cols);
+        let args = args::Embed { tokens: device.upload(&tokens), table: device.upload(&table).any(), out, cols: cols as u32, scale };
+        device.launch(&format!("embed_{}", T::NAME), [tokens.len() as u32, 1, 1], 128, 0, &args)?;
+
+        let view = TensorView { dtype, shape: [vocabulary, cols], bytes: bytemuck::cast_slice(&table) };
+        let mut expected = cpu.buffer();
+        let batch = cpu.batch(RaggedBatch { tokens: tokens.clone(), ..RaggedBatch::default() });
+        cpu.embed(&batch, &cpu.matrix(&[view.into()]).expect("valid"), scale, &mut expected);
+        compare("embed", &device.download(out, tokens.len() * cols), expected.as_slice(), 0.0)?;
+    }
+    Ok(())
+}
+
+pub fn norm<T: Element>(library: &Library) -> Outcome {
+    let cpu = reference(KvType::F32);
+    for seed in 0..8 {
+        let mut random = Random(seed);
+        let (rows, cols, layer, add) = (random.within(1..=5), random.within(1..=700), seed % 2 == 0, seed % 4 < 2);
+        let cols = if seed < 4 { cols * 4 } else { cols };
+        let (x, delta) = (random.values(rows * cols), T::all(&random.values(rows * cols)));
+        let (weight, bias) = (random.values(cols), random.values(cols));
+
+        let device = Device::new(library, seed);
+        let (stream, out) = (device.upload(&x), device.allocate::<T>(rows * cols));
+        let args = args::Norm {
+            x: stream,
+            delta: if add { device.upload(&delta).any() } else { Pointer::NULL },
+            weight: device.upload(&weight),
+            bias: if layer { device.upload(&bias) } else { Pointer::NULL },
+            out: out.any(),
+            cols: cols as u32,
+            eps: 1e-5,
+        };
+        let name = format!("{}_norm_{}", if layer { "layer" } else { "rms" }, T::NAME);
+        device.launch(&name, [rows as u32, 1, 1], random.one_of(&[64, 256, 1024]), 0, &args)?;
+
+        let weight = cpu.vector_f32(&weight);
+        let norm = if layer { Norm::Layer { weight, bias: cpu.vector_f32(&bias), eps: 1e-5 } } else { Norm::Rms { weight, eps: 1e-5 } };
+        let mut expected = cpu.buffer();
+        let mut x = CpuBuffer::from_vec(rows, cols, x);
+        if add {
+            let delta = CpuBuffer::from_vec(rows, cols, T::values(&delta));
+            cpu.add_norm(&mut x, &delta, &norm, &mut expected);
+        } else {
+            cpu.norm(&x, &norm, &mut expected);
+        }
+        compare(&name, &T::values(&device.download(out, rows * cols)), expected.as_slice(), 1e-5 + T::ROUNDING)?;
+        compare("residual stream", &device.download(stream, rows * cols), x.as_slice(), 0.0)?;
+    }
+    Ok(())
+}
+
+pub fn activation<T: Element>(library: &Library) -> Outcome {
+    let cpu = reference(KvType::F32);
+    for (name, f) in [("silu", Activation::Silu), ("gelu", Activation::Gelu), ("gelu_tanh", Activation::GeluTanh)] {
+        let mut random = Random(f as u64);
+        let (rows, cols) = (random.within(1..=6), random.within(1..=300));
+        let x: Vec<f32> = T::rounded(&random.values(rows * 2 * cols).iter().map(|v| v * 9.0).collect::<Vec<_>>());
+        let device = Device::new(library, 7);
+        let (input, out) = (device.upload(&T::all(&x)), device.allocate::<T>(rows * cols));
+        let mut args = args::Activation { x: input.any(), out: out.any(), rows: rows as u32, cols: cols as u32, cap: 0.0 };
+        device.launch(&format!("gated_{name}_{}", T::NAME), [3, 1, 1], 128, 0, &args)?;
+        let mut expected = cpu.buffer();
+        let mut x = CpuBuffer::from_vec(rows, 2 * cols, x);
+        cpu.gated_activate(f, &x, &mut expected);
+        compare(name, &T::values(&device.download(out, rows * cols)), expected.as_slice(), 1e-5 + T::ROUNDING)?;
+
+        (args.out, args.cols) = (args.x, 2 * cols as u32);
+        device.launch(&format!("{name}_{}", T::NAME), [3, 1, 1], 128, 0, &args)?;
+        cpu.activate(f, &mut x);
+        compare(name, &T::values(&device.download(input, rows * 2 * cols)), x.as_slice(), 1e-5 + T::ROUNDING)?;
+    }
+    Ok(())
+}
+
+fn soft_cap(library: &Library) -> Outcome {
+    let (cpu, device) = (reference(KvType::F32), Device::new(library, 1));
+    let values: Vec<f32> = Random(1).values(1000).iter().map(|v| v * 90.0).collect();
+    let x = device.upload(&values);
+    device.launch("soft_cap", [2, 1, 1], 128, 0, &args::Activation { x: x.any(), out: x.any(), rows: 4, cols: 250, cap: 30.0 })?;
+    let mut expected = CpuBuffer::from_vec(4, 250, values);
+    cpu.soft_cap(&mut expected, 30.0);
+    compare("soft cap", &device.download(x, 1000), expected.as_slice(), 2e-6)
+}
+
+fn gather<T: Element>(library: &Library) -> Outcome {
+    let (cpu, device) = (reference(KvType::F32), Device::new(library, 1));
+    let mut random = Random(5);
+    let (tokens, cols) = (9, 70);
+    let (x, delta) = (random.values(tokens * cols), T::all(&random.values(tokens * cols)));
+    let rows: Vec<u32> = (0..6).map(|_| random.below(tokens) as u32).collect();
+    for add in [false, true] {
+        let out = device.allocate(rows.len() * cols);
+        let delta_args = if add { device.upload(&delta).any() } else { Pointer::NULL };
+        let args = args::Gather { x: device.upload(&x), delta: delta_args, rows: device.upload(&rows), out, cols: cols as u32 };
+        device.launch(&format!("gather_rows_{}", T::NAME), [rows.len() as u32, 1, 1], 64, 0, &args)?;
+        let batch = cpu.batch(RaggedBatch { logits_rows: rows.clone(), ..RaggedBatch::default() });
+        let delta = add.then(|| CpuBuffer::from_vec(tokens, cols, T::values(&delta)));
+        let mut expected = cpu.buffer();
+        cpu.gather_logits_rows(&batch, &CpuBuffer::from_vec(tokens, cols, x.clone()), delta.as_ref(), &mut expected);
+        compare("gathered rows", &device.download(out, rows.len() * cols), expected.as_slice(), 0.0)?;
+    }
+    Ok(())
+}
+
+/// Each copy sees what those before it wrote.
+fn copy_blocks(library: &Library) -> Outcome {
+    let device = Device::new(library, 3);
+    let (blocks, words, layers) = (5, 300, 2);
+    let mut cache: Vec<u32> = (0..layers * blocks * words).map(|i| i as u32).collect();
+    let copies = [[1u32, 2], [2, 0], [3, 1], [0, 4]];
+    let memory = device.upload(&cache);
+    let args = args::CopyBlocks {
+        cache: memory.any(),
+        copies: device.upload(copies.as_flattened()),
+        num_copies: copies.len() as u32,
+        block_bytes: 4 * words as u32,
+        layer_bytes: 4 * (blocks * words) as u64,
+    };
+    device.launch("copy_blocks", [2, layers as u32, 1], 64, 0, &args)?;
+    for layer in cache.chunks_exact_mut(blocks * words) {
+        for [from, to] in copies.map(|pair| pair.map(|block| block as usize * words)) {
+            layer.copy_within(from..from + words, to);
+        }
+    }
+    if device.download(memory, cache.len()) == cache { Ok(()) } else { Err("copied blocks differ".into()) }
+}
+
+#[test]
+fn embeddings_are_rows_of_the_table() {
+    on_all_warps(|library| embed::<f32>(library, DType::F32));
+    on_all_warps(|library| embed::<bf16>(library, DType::BF16));
+    on_all_warps(|library| embed::<f16>(library, DType::F16));
+}
+
+#[test]
+fn norms_agree() {
+    on_all_warps(norm::<f32>);
+    on_all_warps(norm::<bf16>);
+    on_all_warps(norm::<f16>);
+}
+
+#[test]
+fn activations_agree() {
+    on_all_warps(activation::<f32>);
+    on_all_warps(activation::<bf16>);
+    on_all_warps(activation::<f16>);
+    on_all_warps(soft_cap);
+}
+
+#[test]
+fn logits_rows_are_gathered() {
+    on_all_warps(gather::<f32>);
+    on_all_warps(gather::<bf16>);
+}
+
+#[test]
+fn blocks_are_copied_in_order() {
+    on_all_warps(copy_blocks);
+}
