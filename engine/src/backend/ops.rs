@@ -85,6 +85,11 @@ pub trait Backend: Send + Sync + 'static {
     /// `out = x * weight^T + bias`; `[rows, in] -> [rows, out]`.
     fn linear(&self, x: &Self::Buffer, weight: &Self::Matrix, bias: Option<&Self::Vector>, out: &mut Self::Buffer);
 
+    /// A product whose result is chosen from: `[rows, vocabulary]` in f32, on devices whose activations are narrower too.
+    fn logits(&self, x: &Self::Buffer, weight: &Self::Matrix, out: &mut Self::Buffer) {
+        self.linear(x, weight, None, out);
+    }
+
     /// `x = f(x)`, element by element.
     fn activate(&self, f: Activation, x: &mut Self::Buffer);
 

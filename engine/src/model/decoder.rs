@@ -212,7 +212,7 @@ impl<B: Backend, L: Layer<B>> Model<B> for Decoder<B, L> {
             }
             backend.norm(&head.rows, &head.norm, &mut head.normed);
             if let Some(weight) = head.weight.as_ref().or(self.embedding.as_ref()) {
-                backend.linear(&head.normed, weight, None, logits);
+                backend.logits(&head.normed, weight, logits);
             }
             if let Some(cap) = head.soft_cap {
                 backend.soft_cap(logits, cap);

@@ -19,7 +19,7 @@ pub struct Embed {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Norm {
-    pub x: Pointer<f32>,
+    pub x: Any,
     pub delta: Any,
     pub weight: Pointer<f32>,
     pub bias: Pointer<f32>,
@@ -36,6 +36,14 @@ pub struct Activation {
     pub rows: u32,
     pub cols: u32,
     pub cap: f32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Stream {
+    pub x: Pointer<f32>,
+    pub from: Any,
+    pub total: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -146,7 +154,7 @@ pub struct Widen {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Route {
-    pub logits: Pointer<f32>,
+    pub logits: Any,
     pub experts: Pointer<u32>,
     pub weights: Pointer<f32>,
     pub rows: u32,
@@ -179,7 +187,7 @@ pub struct Tiles {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Experts {
-    pub weight: Weight,
+    pub weights: Pointer<Weight>,
     pub x: Any,
     pub sorted: Pointer<u32>,
     pub tiles: Pointer<u32>,

@@ -10,7 +10,7 @@ use super::{
     Outcome, Random, compare_scaled,
     elements::Element,
     on_all_warps, reference,
-    weights::{Checkpoint, Format, STACKABLE, upload},
+    weights::{Checkpoint, Format, upload},
 };
 use crate::{
     args,
@@ -23,7 +23,7 @@ pub fn experts<T: Element>(library: &Library, format: Format, on_tensor_cores: b
     let (rows, num_experts) = (random.within(1..=24), random.within(1..=40));
     let top_k = random.within(1..=num_experts.min(8));
     let routing = Routing { top_k, renormalize: seed % 2 == 0 };
-    let hidden = format.column_multiple().max(STACKABLE * 4);
+    let hidden = format.column_multiple().max(96);
     let inner = hidden;
     let mut stack = |shape| -> Vec<Checkpoint> { (0..num_experts).map(|_| Checkpoint::random(&mut random, format, shape)).collect() };
     let (gate_up, down) = (stack([2 * inner, hidden]), stack([hidden, inner]));
@@ -35,7 +35,7 @@ pub fn experts<T: Element>(library: &Library, format: Format, on_tensor_cores: b
     let visits = rows * top_k;
     let (chosen, weights) = (device.allocate::<u32>(visits), device.allocate::<f32>(visits));
     let args = args::Route {
-        logits: device.upload(&logits),
+        logits: device.upload(&T::all(&logits)).any(),
         experts: chosen,
         weights,
         rows: rows as u32,
@@ -43,7 +43,7 @@ pub fn experts<T: Element>(library: &Library, format: Format, on_tensor_cores: b
         top_k: top_k as u32,
         renormalize: u32::from(routing.renormalize),
     };
-    device.launch("moe_route", [(rows as u32).div_ceil(128 / device.warp()), 1, 1], 128, 0, &args)?;
+    device.launch(&format!("moe_route_{}", T::NAME), [(rows as u32).div_ceil(128 / device.warp()), 1, 1], 128, 0, &args)?;
     let (sorted, place) = (device.allocate::<u32>(visits), device.allocate::<u32>(visits));
     let expert_start = device.allocate::<u32>(num_experts + 1);
     let args = args::Group { experts: chosen, sorted, place, expert_start, visits: visits as u32, num_experts: num_experts as u32 };
@@ -60,12 +60,19 @@ pub fn experts<T: Element>(library: &Library, format: Format, on_tensor_cores: b
     let (wide, narrow, each) =
         (device.allocate::<T>(visits * 2 * inner), device.allocate::<T>(visits * inner), device.allocate::<T>(visits * hidden));
     let grid = |features: usize| [(features as u32).div_ceil(block_features), num_tiles as u32, 1];
-    let weight = upload(&device, &gate_up);
-    let args = args::Experts { weight, x: device.upload(&T::all(&x)).any(), sorted, tiles, out: wide.any(), top_k: top_k as u32 };
+    let matrices = |stack: &[Checkpoint]| device.upload(&stack.iter().map(|one| upload(&device, one)).collect::<Vec<_>>());
+    let args = args::Experts {
+        weights: matrices(&gate_up),
+        x: device.upload(&T::all(&x)).any(),
+        sorted,
+        tiles,
+        out: wide.any(),
+        top_k: top_k as u32,
+    };
     device.launch(&name, grid(2 * inner), 128, 0, &args)?;
     let activation = args::Activation { x: wide.any(), out: narrow.any(), rows: visits as u32, cols: inner as u32, cap: 0.0 };
     device.launch(&format!("gated_silu_{}", T::NAME), [2, 1, 1], 128, 0, &activation)?;
-    let args = args::Experts { weight: upload(&device, &down), x: narrow.any(), sorted: Pointer::NULL, out: each.any(), ..args };
+    let args = args::Experts { weights: matrices(&down), x: narrow.any(), sorted: Pointer::NULL, out: each.any(), ..args };
     device.launch(&name, grid(hidden), 128, 0, &args)?;
     let out = device.allocate::<T>(rows * hidden);
     let args = args::ExpertSum { x: each.any(), experts: chosen, weights, place, out: out.any(), cols: hidden as u32, top_k: top_k as u32 };

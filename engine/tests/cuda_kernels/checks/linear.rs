@@ -52,7 +52,7 @@ impl<T: Element> Case<T> {
         let (device, rows) = (Device::new(library, self.rows as u64), self.rows - from);
         let out = device.allocate::<Out>(rows * self.features);
         let args = args::Linear {
-            weight: upload(&device, std::slice::from_ref(&self.checkpoint)),
+            weight: upload(&device, &self.checkpoint),
             x: device.upload(&self.x[from * self.columns..]).any(),
             bias: self.bias.as_ref().map_or(Pointer::NULL, |bias| device.upload(bias)),
             out: out.any(),
@@ -126,7 +126,7 @@ fn widen<Out: Element>(library: &Library) -> Outcome {
         let checkpoint = Checkpoint::random(&mut random, format, [features, columns]);
         let device = Device::new(library, seed as u64);
         let out = device.allocate::<Out>(features * columns);
-        let args = args::Widen { weight: upload(&device, std::slice::from_ref(&checkpoint)), out: out.any() };
+        let args = args::Widen { weight: upload(&device, &checkpoint), out: out.any() };
         let name = format!("widen_{}_{}", format.name(), Out::NAME);
         device.launch(&name, [features as u32, 1, 1], 128, 0, &args)?;
         // One product with each unit vector would do; rows of an embedding are the same.

@@ -47,7 +47,7 @@ pub fn norm<T: Element>(library: &Library) -> Outcome {
         let device = Device::new(library, seed);
         let (stream, out) = (device.upload(&x), device.allocate::<T>(rows * cols));
         let args = args::Norm {
-            x: stream,
+            x: stream.any(),
             delta: if add { device.upload(&delta).any() } else { Pointer::NULL },
             weight: device.upload(&weight),
             bias: if layer { device.upload(&bias) } else { Pointer::NULL },
@@ -69,6 +69,12 @@ pub fn norm<T: Element>(library: &Library) -> Outcome {
             cpu.norm(&x, &norm, &mut expected);
         }
         compare(&name, &T::values(&device.download(out, rows * cols)), expected.as_slice(), 1e-5 + T::ROUNDING)?;
+        if !add && T::NAME != "f32" {
+            let own = args::Norm { x: device.upload(&T::all(x.as_slice())).any(), ..args };
+            device.launch(&name.replace("norm", "norm_own"), [rows as u32, 1, 1], 64, 0, &own)?;
+            cpu.norm(&CpuBuffer::from_vec(rows, cols, T::rounded(x.as_slice())), &norm, &mut expected);
+            compare("norm of its own type", &T::values(&device.download(out, rows * cols)), expected.as_slice(), 1e-5 + T::ROUNDING)?;
+        }
         compare("residual stream", &device.download(stream, rows * cols), x.as_slice(), 0.0)?;
     }
     Ok(())
@@ -127,6 +133,18 @@ fn gather<T: Element>(library: &Library) -> Outcome {
     Ok(())
 }
 
+fn stream<T: Element>(library: &Library) -> Outcome {
+    let (device, mut random) = (Device::new(library, 9), Random(9));
+    let (x, delta) = (random.values(700), T::all(&random.values(700)));
+    let stream = device.upload(&x);
+    let args = args::Stream { x: stream, from: device.upload(&delta).any(), total: 700 };
+    device.launch(&format!("add_{}", T::NAME), [2, 1, 1], 128, 0, &args)?;
+    let sum: Vec<f32> = x.iter().zip(T::values(&delta)).map(|(x, delta)| x + delta).collect();
+    compare("sum", &device.download(stream, 700), &sum, 0.0)?;
+    device.launch(&format!("to_f32_{}", T::NAME), [2, 1, 1], 128, 0, &args)?;
+    compare("as f32", &device.download(stream, 700), &T::values(&delta), 0.0)
+}
+
 /// Each copy sees what those before it wrote.
 fn copy_blocks(library: &Library) -> Outcome {
     let device = Device::new(library, 3);
@@ -176,6 +194,13 @@ fn activations_agree() {
 fn logits_rows_are_gathered() {
     on_all_warps(gather::<f32>);
     on_all_warps(gather::<bf16>);
+}
+
+#[test]
+fn streams_are_added_to() {
+    on_all_warps(stream::<f32>);
+    on_all_warps(stream::<bf16>);
+    on_all_warps(stream::<f16>);
 }
 
 #[test]

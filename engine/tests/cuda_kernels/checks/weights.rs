@@ -124,38 +124,36 @@ impl Checkpoint {
     }
 }
 
-/// As one matrix, all of the same shape stacked by rows; `features` are those of one.
-pub fn upload(device: &Device, parts: &[Checkpoint]) -> args::Weight {
-    let Checkpoint { format, shape: [features, columns], .. } = parts[0];
+/// As planes on the device.
+pub fn upload(device: &Device, checkpoint: &Checkpoint) -> args::Weight {
+    let Checkpoint { format, shape: [features, columns], .. } = *checkpoint;
     let (mut codes, mut scales, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
-    for part in parts {
-        match format {
-            Format::Q8_0 => part.bytes.chunks_exact(34).for_each(|block| {
-                scales.extend(&block[..2]);
-                codes.extend(&block[2..]);
-            }),
-            Format::Q4K => part.bytes.chunks_exact(144).for_each(|block| {
-                scales.extend(&block[..4]);
-                let six_bits = &block[4..16];
-                offsets.extend((0..8).flat_map(|group| match group {
-                    0..4 => [six_bits[group] & 63, six_bits[group + 4] & 63],
-                    _ => [six_bits[group + 4] & 15 | six_bits[group - 4] >> 6 << 4, six_bits[group + 4] >> 4 | six_bits[group] >> 6 << 4],
-                }));
-                // Of 64 columns, the first 32 are the low halves of 32 bytes.
-                let code = |column: usize| block[16 + column / 64 * 32 + column % 32] >> (column / 32 % 2 * 4) & 15;
-                codes.extend((0..128).map(|i| code(2 * i) | code(2 * i + 1) << 4));
-            }),
-            Format::Int4 => {
-                codes.extend(&part.bytes);
-                scales.extend(&part.scales);
-                offsets.extend(&part.zeros);
-            }
-            Format::Fp8 => {
-                codes.extend(&part.bytes);
-                scales.extend(bytemuck::cast_slice::<f32, u8>(&part.scales_f32));
-            }
-            Format::Bf16 | Format::F16 | Format::F32 => codes.extend(&part.bytes),
+    match format {
+        Format::Q8_0 => checkpoint.bytes.chunks_exact(34).for_each(|block| {
+            scales.extend(&block[..2]);
+            codes.extend(&block[2..]);
+        }),
+        Format::Q4K => checkpoint.bytes.chunks_exact(144).for_each(|block| {
+            scales.extend(&block[..4]);
+            let six_bits = &block[4..16];
+            offsets.extend((0..8).flat_map(|group| match group {
+                0..4 => [six_bits[group] & 63, six_bits[group + 4] & 63],
+                _ => [six_bits[group + 4] & 15 | six_bits[group - 4] >> 6 << 4, six_bits[group + 4] >> 4 | six_bits[group] >> 6 << 4],
+            }));
+            // Of 64 columns, the first 32 are the low halves of 32 bytes.
+            let code = |column: usize| block[16 + column / 64 * 32 + column % 32] >> (column / 32 % 2 * 4) & 15;
+            codes.extend((0..128).map(|i| code(2 * i) | code(2 * i + 1) << 4));
+        }),
+        Format::Int4 => {
+            codes.extend(&checkpoint.bytes);
+            scales.extend(&checkpoint.scales);
+            offsets.extend(&checkpoint.zeros);
         }
+        Format::Fp8 => {
+            codes.extend(&checkpoint.bytes);
+            scales.extend(bytemuck::cast_slice::<f32, u8>(&checkpoint.scales_f32));
+        }
+        Format::Bf16 | Format::F16 | Format::F32 => codes.extend(&checkpoint.bytes),
     }
     let plane = |bytes: &[u8]| if bytes.is_empty() { Pointer::NULL } else { device.upload(bytes).any() };
     args::Weight {
@@ -168,6 +166,3 @@ pub fn upload(device: &Device, parts: &[Checkpoint]) -> args::Weight {
         scale_features: SCALE_FEATURES as u32,
     }
 }
-
-/// Features that stacked parts must be a multiple of, so that blocks of scales do not straddle two.
-pub const STACKABLE: usize = SCALE_FEATURES;

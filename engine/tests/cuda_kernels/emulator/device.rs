@@ -32,8 +32,22 @@ impl<T> Clone for Pointer<T> {
 
 impl<T> Copy for Pointer<T> {}
 
+// SAFETY: an address of memory that outlives it; only kernels and the device's owner look there.
+unsafe impl<T> Send for Pointer<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Pointer<T> {}
+
 impl<T> Pointer<T> {
     pub const NULL: Self = Self { address: std::ptr::null_mut(), element: PhantomData };
+
+    /// The element at `index`.
+    pub fn add(self, index: usize) -> Self {
+        Self { address: self.address.wrapping_byte_add(index * size_of::<T>()), element: PhantomData }
+    }
+
+    pub fn cast<U>(self) -> Pointer<U> {
+        Pointer { address: self.address, element: PhantomData }
+    }
 
     /// As arguments hold what may be of several types.
     pub fn any(self) -> Pointer<c_void> {
@@ -54,21 +68,21 @@ impl<'a> Device<'a> {
     }
 
     /// Memory whose bytes are all 0xff: NaN as a number, far out of bounds as an index.
-    pub fn allocate<T: Pod>(&self, len: usize) -> Pointer<T> {
+    pub fn allocate<T: Copy>(&self, len: usize) -> Pointer<T> {
         // SAFETY: the device lives.
         let address = unsafe { (self.library.allocate)(self.raw, len * size_of::<T>()) };
         assert!(!address.is_null(), "{} more bytes do not fit on the emulated device", len * size_of::<T>());
         Pointer { address, element: PhantomData }
     }
 
-    pub fn upload<T: Pod>(&self, values: &[T]) -> Pointer<T> {
+    pub fn upload<T: Copy>(&self, values: &[T]) -> Pointer<T> {
         let pointer = self.allocate(values.len());
         self.write(pointer, values);
         pointer
     }
 
     /// `pointer` must have room for them.
-    pub fn write<T: Pod>(&self, pointer: Pointer<T>, values: &[T]) {
+    pub fn write<T: Copy>(&self, pointer: Pointer<T>, values: &[T]) {
         // SAFETY: allocated by this device, which runs nothing now.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), pointer.address.cast::<T>(), values.len()) };
     }
@@ -106,6 +120,9 @@ impl<'a> Device<'a> {
         }
     }
 }
+
+// SAFETY: a device is nobody else's, and belongs to no thread between two calls.
+unsafe impl Send for Device<'_> {}
 
 impl Drop for Device<'_> {
     fn drop(&mut self) {

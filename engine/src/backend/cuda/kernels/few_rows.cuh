@@ -9,10 +9,9 @@ constexpr u32 FEW_ROWS_THREADS = 128;
 constexpr u32 WARP_FEATURES = 2;
 constexpr u32 BLOCK_FEATURES = FEW_ROWS_THREADS / WARP * WARP_FEATURES;
 
-/// Up to `M` rows of `x`, at `rows.x(i)`, times features `feature0..`, into rows `rows.out(i)` of `out`. Weights begin `weight_row0`
-/// features into the matrix: stacked experts.
+/// Up to `M` rows of `x`, at `rows.x(i)`, times features `feature0..`, into rows `rows.out(i)` of `out`.
 template <class T, class Out, class Format, u32 M, class Rows>
-DEVICE void multiply_few_rows(const WeightArgs& weight, u64 weight_row0, const T* x, const float* bias, Out* out, u32 count, Rows rows) {
+DEVICE void multiply_few_rows(const WeightArgs& weight, const T* x, const float* bias, Out* out, u32 count, Rows rows) {
     constexpr u32 N = Format::COLUMNS, STEP = N < 8 ? N : 8;
     u32 feature0 = (block_index_x() * (FEW_ROWS_THREADS / WARP) + warp_index()) * WARP_FEATURES;
     if (feature0 >= weight.features) return;
@@ -23,7 +22,7 @@ DEVICE void multiply_few_rows(const WeightArgs& weight, u64 weight_row0, const T
         UNROLL
         for (u32 f = 0; f < WARP_FEATURES; f++) {
             // The last feature stands in for one that is not there.
-            Format::load(weight, weight_row0 + feature0 + least(f, num_features - 1), column, values[f]);
+            Format::load(weight, feature0 + least(f, num_features - 1), column, values[f]);
         }
         UNROLL
         for (u32 m = 0; m < M; m++) {

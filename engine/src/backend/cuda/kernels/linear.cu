@@ -8,7 +8,7 @@ namespace {
 template <class T, class Out, class Format, u32 M>
 DEVICE void linear(const LinearArgs& args) {
     u32 first = block_index_y() * M;
-    multiply_few_rows<T, Out, Format, M>(args.weight, 0, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out),
+    multiply_few_rows<T, Out, Format, M>(args.weight, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out),
                                          least(args.rows - first, M), DenseRows{first});
 }
 

@@ -8,7 +8,7 @@ namespace {
 template <class T, class E, class Out, class Format>
 DEVICE void linear_tile(const LinearArgs& args) {
     u32 first = block_index_y() * TILE_ROWS;
-    multiply_tile<T, E, Out, Format>(args.weight, 0, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out),
+    multiply_tile<T, E, Out, Format>(args.weight, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out),
                                      least(args.rows - first, TILE_ROWS), DenseRows{first});
 }
 

@@ -4,8 +4,8 @@
 #include "weights.cuh"
 
 struct ExpertsArgs {
-    /// `[experts * features][columns]`; `features` are those of one expert.
-    WeightArgs weight;
+    /// One for each expert, all of one shape.
+    const WeightArgs* weights;
     /// `[rows][columns]` with `sorted`, or `[visits][columns]` in the order of the tiles.
     const void* x;
     /// The visit at each place, of `top_k` for each row; null where `x` is in this order already.

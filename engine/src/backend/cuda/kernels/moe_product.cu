@@ -1,5 +1,5 @@
 // Products of each expert with the rows that visit it, and the weighted sum of what a row's experts make.
-// Experts are stacked in one matrix. Grid x over features, y over tiles of visits.
+// Grid x over features, y over tiles of visits.
 
 #include "few_rows.cuh"
 #include "moe.cuh"
@@ -31,8 +31,8 @@ template <class T, class Format>
 DEVICE void multiply_visits(const ExpertsArgs& args) {
     const u32* tile = args.tiles + 3 * block_index_y();
     if (tile[2] == 0) return;
-    multiply_few_rows<T, T, Format, FEW_VISITS>(args.weight, u64(tile[0]) * args.weight.features, static_cast<const T*>(args.x), nullptr,
-                                               static_cast<T*>(args.out), tile[2], VisitRows{args.sorted, tile[1], args.top_k});
+    multiply_few_rows<T, T, Format, FEW_VISITS>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), tile[2],
+                                                VisitRows{args.sorted, tile[1], args.top_k});
 }
 
 /// In the order of the experts, as one after the other would have added them. One block for each row.
@@ -61,13 +61,15 @@ DEVICE void sum_visits(const ExpertSumArgs& args) {
 
 }  // namespace
 
-#define EXPERTS(t, T)                                                                            \
-    KERNEL(moe_product_##t##_bf16, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Plain<bf16, 8>>) \
+#define EXPERTS(t, T)                                                                                 \
+    KERNEL(moe_product_##t##_##t, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Plain<T, 8>>)     \
     KERNEL(moe_product_##t##_q8_0, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Q8_0>)           \
-    KERNEL(moe_product_##t##_q4_k, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Q4_K>)           \
     KERNEL(moe_product_##t##_int4, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Int4>)           \
     KERNEL(moe_product_##t##_fp8, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Fp8>)             \
     KERNEL(moe_sum_##t, ExpertSumArgs, 256, sum_visits<T>)
 EXPERTS(f32, float)
 EXPERTS(bf16, bf16)
 EXPERTS(f16, f16)
+KERNEL(moe_product_f32_bf16, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<float, Plain<bf16, 8>>)
+KERNEL(moe_product_bf16_q4_k, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<bf16, Q4_K>)
+KERNEL(moe_product_f16_q4_k, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<f16, Q4_K>)

@@ -9,8 +9,8 @@ template <class T, class Format>
 DEVICE void multiply_visit_tile(const ExpertsArgs& args) {
     const u32* tile = args.tiles + 3 * block_index_y();
     if (tile[2] == 0) return;
-    multiply_tile<T, T, T, Format>(args.weight, u64(tile[0]) * args.weight.features, static_cast<const T*>(args.x), nullptr,
-                                   static_cast<T*>(args.out), tile[2], VisitRows{args.sorted, tile[1], args.top_k});
+    multiply_tile<T, T, T, Format>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), tile[2],
+                                   VisitRows{args.sorted, tile[1], args.top_k});
 }
 
 }  // namespace

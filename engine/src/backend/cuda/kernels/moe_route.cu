@@ -2,10 +2,11 @@
 // Then rows are grouped by expert, in their order, without atomics: every run groups them alike.
 
 #include "reduce.cuh"
+#include "types.cuh"
 
 struct RouteArgs {
     /// `[rows][experts]`
-    const float* logits;
+    const void* logits;
     /// `[rows][top_k]`
     u32* experts;
     float* weights;
@@ -35,16 +36,17 @@ namespace {
 constexpr u32 MAX_EXPERTS = 512;
 
 /// One warp for each row.
+template <class T>
 DEVICE void choose_experts(const RouteArgs& args) {
     constexpr u32 EACH = MAX_EXPERTS / WARP;
     u32 row = block_index_x() * (block_threads() / WARP) + warp_index();
     if (row >= args.rows) return;
-    const float* logits = args.logits + u64(row) * args.num_experts;
+    const T* logits = static_cast<const T*>(args.logits) + u64(row) * args.num_experts;
     float probability[EACH], best = -INFINITE, total = 0;
     UNROLL
     for (u32 i = 0; i < EACH; i++) {
         u32 expert = i * WARP + lane_index();
-        probability[i] = expert < args.num_experts ? logits[expert] : -INFINITE;
+        probability[i] = expert < args.num_experts ? to_float(logits[expert]) : -INFINITE;
         best = greatest(best, probability[i]);
     }
     best = reduce_lanes<Max>(best);
@@ -141,6 +143,8 @@ DEVICE void cut_tiles(const TilesArgs& args) {
 
 }  // namespace
 
-KERNEL(moe_route, RouteArgs, 128, choose_experts)
+KERNEL(moe_route_f32, RouteArgs, 128, choose_experts<float>)
+KERNEL(moe_route_bf16, RouteArgs, 128, choose_experts<bf16>)
+KERNEL(moe_route_f16, RouteArgs, 128, choose_experts<f16>)
 KERNEL(moe_group, GroupArgs, 256, group_visits)
 KERNEL(moe_tiles, TilesArgs, 1024, cut_tiles)

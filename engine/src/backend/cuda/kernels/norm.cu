@@ -5,9 +5,9 @@
 #include "types.cuh"
 
 struct NormArgs {
-    /// The residual stream `[rows][cols]`; changed only where `delta` is given.
-    float* x;
-    /// `[rows][cols]` of the output's type, or null.
+    /// `[rows][cols]`: the residual stream, changed only where `delta` is given; or values of the output's type.
+    void* x;
+    /// `[rows][cols]` of the output's type, or null; only with the residual stream.
     const void* delta;
     const float* weight;
     /// Layer norm only.
@@ -20,11 +20,11 @@ struct NormArgs {
 namespace {
 
 /// `V` neighbours at a time.
-template <class T, u32 V, bool LAYER>
+template <class X, class T, u32 V, bool LAYER>
 DEVICE void norm_row(const NormArgs& args) {
     SHARED(BlockScratch<float>, scratch);
     u64 row = u64(block_index_x()) * args.cols;
-    float* x = args.x + row;
+    X* x = static_cast<X*>(args.x) + row;
     const T* delta = static_cast<const T*>(args.delta);
     float squares = 0, sum = 0;
     for (u32 i = thread_index() * V; i < args.cols; i += block_threads() * V) {
@@ -32,13 +32,14 @@ DEVICE void norm_row(const NormArgs& args) {
         if (delta) {
             auto add = load<V>(delta + row + i);
             UNROLL
-            for (u32 j = 0; j < V; j++) values.at[j] += to_float(add.at[j]);
+            for (u32 j = 0; j < V; j++) values.at[j] = narrow<X>(to_float(values.at[j]) + to_float(add.at[j]));
             store(x + i, values);
         }
         UNROLL
         for (u32 j = 0; j < V; j++) {
-            squares += values.at[j] * values.at[j];
-            sum += values.at[j];
+            float value = to_float(values.at[j]);
+            squares += value * value;
+            sum += value;
         }
     }
     float mean = 0;
@@ -49,7 +50,7 @@ DEVICE void norm_row(const NormArgs& args) {
         for (u32 i = thread_index(); i < args.cols / V; i += block_threads()) {
             auto values = load<V>(x + i * V);
             UNROLL
-            for (u32 j = 0; j < V; j++) squares += (values.at[j] - mean) * (values.at[j] - mean);
+            for (u32 j = 0; j < V; j++) squares += (to_float(values.at[j]) - mean) * (to_float(values.at[j]) - mean);
         }
     }
     float scale = 1.0f / sqrtf(reduce_block<Sum>(squares, scratch) / float(args.cols) + args.eps);
@@ -60,7 +61,7 @@ DEVICE void norm_row(const NormArgs& args) {
         Vec<T, V> result;
         UNROLL
         for (u32 j = 0; j < V; j++) {
-            float value = (values.at[j] - mean) * scale * weight.at[j];
+            float value = (to_float(values.at[j]) - mean) * scale * weight.at[j];
             if (LAYER) value += args.bias[i + j];
             result.at[j] = narrow<T>(value);
         }
@@ -68,17 +69,23 @@ DEVICE void norm_row(const NormArgs& args) {
     }
 }
 
-template <class T, bool LAYER>
+template <class X, class T, bool LAYER>
 DEVICE void norm(const NormArgs& args) {
-    if (args.cols % 4 == 0) norm_row<T, 4, LAYER>(args);
-    else norm_row<T, 1, LAYER>(args);
+    if (args.cols % 4 == 0) norm_row<X, T, 4, LAYER>(args);
+    else norm_row<X, T, 1, LAYER>(args);
 }
 
 }  // namespace
 
-KERNEL(rms_norm_f32, NormArgs, 1024, norm<float, false>)
-KERNEL(rms_norm_bf16, NormArgs, 1024, norm<bf16, false>)
-KERNEL(rms_norm_f16, NormArgs, 1024, norm<f16, false>)
-KERNEL(layer_norm_f32, NormArgs, 1024, norm<float, true>)
-KERNEL(layer_norm_bf16, NormArgs, 1024, norm<bf16, true>)
-KERNEL(layer_norm_f16, NormArgs, 1024, norm<f16, true>)
+// Of the residual stream, and of values of the output's own type.
+#define NORMS(t, T)                                                    \
+    KERNEL(rms_norm_##t, NormArgs, 1024, norm<float, T, false>)        \
+    KERNEL(layer_norm_##t, NormArgs, 1024, norm<float, T, true>)
+#define OWN_NORMS(t, T)                                                \
+    KERNEL(rms_norm_own_##t, NormArgs, 1024, norm<T, T, false>)        \
+    KERNEL(layer_norm_own_##t, NormArgs, 1024, norm<T, T, true>)
+NORMS(f32, float)
+NORMS(bf16, bf16)
+NORMS(f16, f16)
+OWN_NORMS(bf16, bf16)
+OWN_NORMS(f16, f16)

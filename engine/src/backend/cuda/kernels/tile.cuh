@@ -21,7 +21,7 @@ struct TileShared {
 
 /// Brings 32 columns of the rows and of the features to shared memory; zeros beyond the last.
 template <class T, class E, class Format, class Rows>
-DEVICE void load_columns(const WeightArgs& weight, u64 weight_row0, u32 feature0, const T* x, u32 count, const Rows& rows, u32 column,
+DEVICE void load_columns(const WeightArgs& weight, u32 feature0, const T* x, u32 count, const Rows& rows, u32 column,
                          u32 stage, TileShared<E>& shared) {
     constexpr u32 N = Format::COLUMNS, STEP = N < 8 ? N : 8;
     for (u32 i = thread_index(); i < TILE_ROWS * TILE_COLUMNS / STEP; i += TILE_THREADS) {
@@ -38,7 +38,7 @@ DEVICE void load_columns(const WeightArgs& weight, u64 weight_row0, u32 feature0
         u32 feature = i / (TILE_COLUMNS / N), at = i % (TILE_COLUMNS / N) * N;
         float values[N] = {};
         if (feature0 + feature < weight.features && column + at < weight.columns) {
-            Format::load(weight, weight_row0 + feature0 + feature, column + at, values);
+            Format::load(weight, feature0 + feature, column + at, values);
         }
         UNROLL
         for (u32 j = 0; j < N; j += STEP) {
@@ -50,20 +50,19 @@ DEVICE void load_columns(const WeightArgs& weight, u64 weight_row0, u32 feature0
     }
 }
 
-/// `count` rows of `x`, at `rows.x(i)`, times 64 features, into rows `rows.out(i)` of `out`. Weights begin `weight_row0` features into
-/// the matrix. Each team takes 16 rows.
+/// `count` rows of `x`, at `rows.x(i)`, times 64 features, into rows `rows.out(i)` of `out`. Each team takes 16 rows.
 template <class T, class E, class Out, class Format, class Rows>
-DEVICE void multiply_tile(const WeightArgs& weight, u64 weight_row0, const T* x, const float* bias, Out* out, u32 count, Rows rows) {
+DEVICE void multiply_tile(const WeightArgs& weight, const T* x, const float* bias, Out* out, u32 count, Rows rows) {
     SHARED(TileShared<E>, shared);
     constexpr u32 STRIDE = TileShared<E>::STRIDE;
     u32 feature0 = block_index_x() * TILE_FEATURES, lane = team_lane(), row0 = team_index() * 16, stage = 0;
     float sums[TILE_FEATURES / 8][4] = {};
-    load_columns<T, E, Format>(weight, weight_row0, feature0, x, count, rows, 0, 0, shared);
+    load_columns<T, E, Format>(weight, feature0, x, count, rows, 0, 0, shared);
     for (u32 column = 0; column < weight.columns; column += TILE_COLUMNS, stage ^= 1) {
         // Of two stages one is multiplied while the other is filled, so that one barrier is enough.
         sync_block();
         if (column + TILE_COLUMNS < weight.columns) {
-            load_columns<T, E, Format>(weight, weight_row0, feature0, x, count, rows, column + TILE_COLUMNS, stage ^ 1, shared);
+            load_columns<T, E, Format>(weight, feature0, x, count, rows, column + TILE_COLUMNS, stage ^ 1, shared);
         }
         UNROLL
         for (u32 k = 0; k < TILE_COLUMNS; k += 16) {
