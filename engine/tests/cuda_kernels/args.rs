@@ -48,6 +48,17 @@ pub struct Stream {
 
 #[derive(Clone, Copy)]
 #[repr(C)]
+pub struct Columns {
+    pub x: Any,
+    pub order: Pointer<u32>,
+    pub out: Any,
+    pub rows: u32,
+    pub cols: u32,
+    pub out_cols: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
 pub struct Gather {
     pub x: Pointer<f32>,
     pub delta: Any,

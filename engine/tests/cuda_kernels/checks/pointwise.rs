@@ -145,6 +145,27 @@ fn stream<T: Element>(library: &Library) -> Outcome {
     compare("as f32", &device.download(stream, 700), &T::values(&delta), 0.0)
 }
 
+fn columns<T: Element>(library: &Library) -> Outcome {
+    let (device, mut random) = (Device::new(library, 4), Random(4));
+    let (rows, cols) = (5, 40);
+    let x = T::all(&random.values(rows * cols));
+    // Some have no column.
+    let order: Vec<u32> = (0..64).map(|_| random.below(cols + 9) as u32).map(|c| if c < cols as u32 { c } else { u32::MAX }).collect();
+    let out = device.allocate::<T>(rows * order.len());
+    let args = args::Columns {
+        x: device.upload(&x).any(),
+        order: device.upload(&order),
+        out: out.any(),
+        rows: rows as u32,
+        cols: cols as u32,
+        out_cols: order.len() as u32,
+    };
+    device.launch(&format!("pick_columns_{}", T::NAME), [2, 1, 1], 64, 0, &args)?;
+    let picked = |row: &[T]| order.iter().map(|&c| row.get(c as usize).map_or(0.0, |x| x.to_f32())).collect::<Vec<f32>>();
+    let expected: Vec<f32> = x.chunks_exact(cols).flat_map(picked).collect();
+    compare("picked columns", &T::values(&device.download(out, rows * order.len())), &expected, 0.0)
+}
+
 /// Each copy sees what those before it wrote.
 fn copy_blocks(library: &Library) -> Outcome {
     let device = Device::new(library, 3);
@@ -201,6 +222,13 @@ fn streams_are_added_to() {
     on_all_warps(stream::<f32>);
     on_all_warps(stream::<bf16>);
     on_all_warps(stream::<f16>);
+}
+
+#[test]
+fn columns_are_picked() {
+    on_all_warps(columns::<f32>);
+    on_all_warps(columns::<bf16>);
+    on_all_warps(columns::<f16>);
 }
 
 #[test]
