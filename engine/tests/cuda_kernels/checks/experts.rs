@@ -22,7 +22,7 @@ pub fn experts<T: Element>(library: &Library, format: Format, on_tensor_cores: b
     let (cpu, mut random) = (reference(KvType::F32), Random(seed));
     let (rows, num_experts) = (random.within(1..=24), random.within(1..=40));
     let top_k = random.within(1..=num_experts.min(8));
-    let routing = Routing { top_k, renormalize: seed % 2 == 0 };
+    let routing = Routing { top_k, renormalize: seed.is_multiple_of(2) };
     let hidden = format.column_multiple().max(96);
     let inner = hidden;
     let mut stack = |shape| -> Vec<Checkpoint> { (0..num_experts).map(|_| Checkpoint::random(&mut random, format, shape)).collect() };

@@ -43,7 +43,7 @@ impl<T: Element> Case<T> {
         let columns = if odd { random.within(1..=99) } else { random.within(1..=5) * format.column_multiple().max(32) };
         let features = random.within(1..=90);
         let checkpoint = Checkpoint::random(&mut random, format, [features, columns]);
-        let bias = (seed % 2 == 0).then(|| random.values(features));
+        let bias = seed.is_multiple_of(2).then(|| random.values(features));
         Self { format, odd, features, columns, rows, x: T::all(&random.values(rows * columns)), checkpoint, bias }
     }
 

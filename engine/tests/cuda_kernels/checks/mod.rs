@@ -60,7 +60,9 @@ pub fn compare(what: &str, found: &[f32], expected: &[f32], tolerance: f32) -> O
     if found.len() != expected.len() {
         return Err(format!("{what}: {} elements, not {}", found.len(), expected.len()));
     }
-    match found.iter().zip(expected).position(|(f, e)| !((f - e).abs() <= tolerance * e.abs().max(1.0))) {
+    // NaN is near nothing.
+    let near = |f: &f32, e: &f32| (f - e).abs() <= tolerance * e.abs().max(1.0);
+    match found.iter().zip(expected).position(|(f, e)| !near(f, e)) {
         Some(i) => Err(format!("{what}: element {i} of {} is {}, not {}", found.len(), found[i], expected[i])),
         None => Ok(()),
     }
