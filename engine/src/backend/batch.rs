@@ -20,6 +20,8 @@ pub struct RaggedBatch {
     pub table_start: Vec<u32>,
     /// Rows whose logits are wanted, in the plan's order.
     pub logits_rows: Vec<u32>,
+    /// (index into `tokens`, row): the token there is what the previous step samples in that row of its logits, which the host may not know yet.
+    pub from_previous: Vec<[u32; 2]>,
 }
 
 impl RaggedBatch {

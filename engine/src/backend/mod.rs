@@ -5,6 +5,7 @@
 mod attention;
 mod batch;
 pub mod cpu;
+pub mod cuda;
 mod error;
 mod layer;
 mod ops;

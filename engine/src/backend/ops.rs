@@ -10,7 +10,7 @@ use crate::{
 
 /// A device and its kernels. Model code is written once over this trait.
 ///
-/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::sample`],
+/// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::read_sampled`],
 /// [`Backend::score`] and [`Backend::read_rows`] return values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
 pub trait Backend: Send + Sync + 'static {
     /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
@@ -25,6 +25,8 @@ pub trait Backend: Send + Sync + 'static {
     type HostKvCache: Send;
     /// A [`RaggedBatch`] where the device can read it.
     type Batch: Send;
+    /// Tokens that were chosen, which may still be on the device.
+    type Sampled: Send;
 
     /// "cpu" or "cuda", for messages.
     fn name(&self) -> &'static str;
@@ -137,11 +139,23 @@ pub trait Backend: Send + Sync + 'static {
     /// When the device failed in any operation since the last call.
     fn read_rows(&self, x: &Self::Buffer, normalize: bool) -> Result<Vec<Vec<f32>>, BackendError>;
 
-    /// Chooses one token per row of `logits`. Waits for the device.
+    /// Chooses one token per row of `logits`. The device may do so later, in program order; a batch that follows may refer to the tokens
+    /// ([`RaggedBatch::from_previous`]) before the host has read them.
     ///
     /// # Errors
-    /// When the device failed in any operation since the last call.
-    fn sample(&self, logits: &Self::Buffer, requests: &[&SampleRequest]) -> Result<Vec<SampledToken>, BackendError>;
+    /// When the device cannot begin.
+    fn sample(&self, logits: &Self::Buffer, requests: &[&SampleRequest]) -> Result<Self::Sampled, BackendError>;
+
+    /// The tokens of an earlier [`Backend::sample`]. Waits for the device to have chosen them, not for what was issued later.
+    ///
+    /// # Errors
+    /// When the device failed in any operation up to there.
+    fn read_sampled(&self, sampled: Self::Sampled) -> Result<Vec<SampledToken>, BackendError>;
+
+    /// How many steps may be issued before the tokens of the first must be read: 2 where the next step can be prepared while one runs.
+    fn max_steps_in_flight(&self) -> usize {
+        1
+    }
 
     /// How likely each row of `logits` makes a given token: (token, number of likeliest ones to report beside it). Waits for the device.
     ///

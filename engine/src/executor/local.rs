@@ -133,7 +133,8 @@ impl<B: Backend> Executor for LocalExecutor<B> {
         if let Some(pooling) = self.model.pooling() {
             return self.pool(plan.step, ids, pooling);
         }
-        let tokens = if requests.is_empty() { Ok(Vec::new()) } else { self.backend.sample(&self.logits, &requests) };
+        let sample = || self.backend.read_sampled(self.backend.sample(&self.logits, &requests)?);
+        let tokens = if requests.is_empty() { Ok(Vec::new()) } else { sample() };
         let tokens = tokens.map_err(|e| self.failed(&e))?;
         let scored = plan.scores.iter().map(|scores| self.score(plan, scores)).collect::<Result<_, _>>()?;
         Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect(), scored, ..StepOutput::default() })

@@ -7,5 +7,4 @@
 mod args;
 mod checks;
 mod emulator;
-mod models;
 mod mutations;

@@ -92,6 +92,7 @@ impl Backend for CpuBackend {
     type KvCache = CpuKvCache;
     type HostKvCache = CpuKvCache;
     type Batch = CpuBatch;
+    type Sampled = Vec<SampledToken>;
 
     fn name(&self) -> &'static str {
         "cpu"
@@ -228,6 +229,10 @@ impl Backend for CpuBackend {
                 to[0] = sampling::sample(logits.row(row), requests[row]);
             }
         });
+        Ok(sampled)
+    }
+
+    fn read_sampled(&self, sampled: Vec<SampledToken>) -> Result<Vec<SampledToken>, BackendError> {
         Ok(sampled)
     }
 

@@ -1,0 +1,70 @@
+//! What the engine needs of a GPU: memory, streams, events, graphs and kernels. [`Driver`] is the seam; CUDA and ROCm implement it, and are
+//! found at run time, so that one binary runs with and without them.
+
+mod driver;
+mod error;
+mod memory;
+mod stream;
+
+pub use driver::{
+    DeviceInfo, DevicePtr, Driver, Element, Grid, MemoryInfo, Product, RawEvent, RawFunction, RawGraph, RawModule, RawStream, Vendor,
+};
+pub use error::GpuError;
+pub use memory::{DeviceMemory, PinnedMemory};
+pub use stream::{Event, Function, Graph, Stream};
+
+use std::sync::Arc;
+
+/// A card that was opened. Clones are the same card.
+#[derive(Clone)]
+pub struct Gpu {
+    driver: Arc<dyn Driver>,
+}
+
+impl Gpu {
+    pub fn new(driver: Arc<dyn Driver>) -> Self {
+        Self { driver }
+    }
+
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    pub fn info(&self) -> &DeviceInfo {
+        self.driver.info()
+    }
+
+    /// # Errors
+    /// When the driver fails.
+    pub fn memory(&self) -> Result<MemoryInfo, GpuError> {
+        self.driver.memory()
+    }
+
+    /// Memory of the card whose contents are undefined.
+    ///
+    /// # Errors
+    /// When it is short.
+    pub fn allocate(&self, bytes: usize) -> Result<DeviceMemory, GpuError> {
+        DeviceMemory::new(&self.driver, bytes)
+    }
+
+    /// Memory of the host that the card reads and writes at the link's speed; zeroed.
+    ///
+    /// # Errors
+    /// When it is short.
+    pub fn allocate_pinned(&self, bytes: usize) -> Result<PinnedMemory, GpuError> {
+        PinnedMemory::new(&self.driver, bytes)
+    }
+
+    /// # Errors
+    /// When the driver fails.
+    pub fn stream(&self) -> Result<Stream, GpuError> {
+        Stream::new(&self.driver)
+    }
+
+    /// # Errors
+    /// When the driver fails.
+    pub fn event(&self) -> Result<Event, GpuError> {
+        Event::new(&self.driver)
+    }
+}
