@@ -127,12 +127,9 @@ DEVICE void combine(const AttentionArgs& args) {
     KERNEL(attention_decode_##t##_##kv##_64, AttentionArgs, ATTENTION_THREADS, attend_one<T, Kv, 64>)   \
     KERNEL(attention_decode_##t##_##kv##_128, AttentionArgs, ATTENTION_THREADS, attend_one<T, Kv, 128>) \
     KERNEL(attention_decode_##t##_##kv##_256, AttentionArgs, ATTENTION_THREADS, attend_one<T, Kv, 256>)
-DECODE(f32, float, bf16, bf16)
-DECODE(f32, float, e4m3, e4m3)
 DECODE(bf16, bf16, bf16, bf16)
 DECODE(bf16, bf16, e4m3, e4m3)
 DECODE(f16, f16, f16, f16)
 DECODE(f16, f16, e4m3, e4m3)
-KERNEL(attention_combine_f32, AttentionArgs, 256, combine<float>)
 KERNEL(attention_combine_bf16, AttentionArgs, 256, combine<bf16>)
 KERNEL(attention_combine_f16, AttentionArgs, 256, combine<f16>)

@@ -84,8 +84,6 @@ DEVICE void attend_many(const AttentionArgs& args) {
     KERNEL(attention_prefill_##t##_##kv##_64, AttentionArgs, ATTENTION_THREADS, attend_many<T, Kv, 64>)   \
     KERNEL(attention_prefill_##t##_##kv##_128, AttentionArgs, ATTENTION_THREADS, attend_many<T, Kv, 128>) \
     KERNEL(attention_prefill_##t##_##kv##_256, AttentionArgs, ATTENTION_THREADS, attend_many<T, Kv, 256>)
-PREFILL(f32, float, bf16, bf16)
-PREFILL(f32, float, e4m3, e4m3)
 PREFILL(bf16, bf16, bf16, bf16)
 PREFILL(bf16, bf16, e4m3, e4m3)
 PREFILL(f16, f16, f16, f16)

@@ -103,6 +103,7 @@ DEVICE void rotate_and_write(const RopeKvArgs& args) {
 
 KERNEL(rope_angles, RopeAnglesArgs, 256, compute_angles)
 #define ROPE_KV(name, T)                                      \
+    KERNEL(rope_kv_##name##_f32, RopeKvArgs, 256, rotate_and_write<T, float>) \
     KERNEL(rope_kv_##name##_bf16, RopeKvArgs, 256, rotate_and_write<T, bf16>) \
     KERNEL(rope_kv_##name##_f16, RopeKvArgs, 256, rotate_and_write<T, f16>)   \
     KERNEL(rope_kv_##name##_e4m3, RopeKvArgs, 256, rotate_and_write<T, e4m3>)
