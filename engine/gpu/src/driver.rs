@@ -40,7 +40,9 @@ pub struct DevicePtr(pub u64);
 impl DevicePtr {
     pub const NULL: Self = Self(0);
 
+    /// As pointers do it.
     #[must_use]
+    #[allow(clippy::should_implement_trait)]
     pub fn add(self, bytes: usize) -> Self {
         Self(self.0 + bytes as u64)
     }
@@ -106,7 +108,8 @@ pub trait Driver: Send + Sync + 'static {
     unsafe fn copy_on_device(&self, to: DevicePtr, from: DevicePtr, bytes: usize, stream: RawStream) -> Result<(), GpuError>;
     unsafe fn fill(&self, to: DevicePtr, byte: u8, bytes: usize, stream: RawStream) -> Result<(), GpuError>;
 
-    fn create_event(&self) -> Result<RawEvent, GpuError>;
+    /// Seconds can be asked of events that are timed; others cost less.
+    fn create_event(&self, timed: bool) -> Result<RawEvent, GpuError>;
     unsafe fn destroy_event(&self, event: RawEvent);
     unsafe fn record(&self, event: RawEvent, stream: RawStream) -> Result<(), GpuError>;
     /// What is issued on the stream from now on comes after the event.
@@ -114,7 +117,7 @@ pub trait Driver: Send + Sync + 'static {
     /// Waits, without spinning, until the event's record has been reached.
     unsafe fn wait_for_event(&self, event: RawEvent) -> Result<(), GpuError>;
     unsafe fn is_reached(&self, event: RawEvent) -> Result<bool, GpuError>;
-    /// Seconds between two events that were reached.
+    /// Seconds between two timed events that were reached.
     unsafe fn seconds_between(&self, first: RawEvent, second: RawEvent) -> Result<f64, GpuError>;
 
     /// What the stream is given from now on is recorded and not run.

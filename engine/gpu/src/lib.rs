@@ -1,11 +1,17 @@
 //! What the engine needs of a GPU: memory, streams, events, graphs and kernels. [`Driver`] is the seam; CUDA and ROCm implement it, and are
 //! found at run time, so that one binary runs with and without them.
 
+mod choice;
+mod cuda;
 mod driver;
 mod error;
+mod host;
+mod library;
 mod memory;
 mod stream;
 
+pub use choice::DeviceChoice;
+pub use cuda::CudaDriver;
 pub use driver::{
     DeviceInfo, DevicePtr, Driver, Element, Grid, MemoryInfo, Product, RawEvent, RawFunction, RawGraph, RawModule, RawStream, Vendor,
 };
@@ -22,6 +28,19 @@ pub struct Gpu {
 }
 
 impl Gpu {
+    /// The card that is asked for, ready for use.
+    ///
+    /// # Errors
+    /// [`GpuError::Unavailable`] where there is none, with what was looked for and where; where the choice is left open, an engine may take
+    /// the CPU then.
+    pub fn open(choice: DeviceChoice) -> Result<Self, GpuError> {
+        match choice {
+            DeviceChoice::Auto | DeviceChoice::Cuda(None) => Ok(Self::new(Arc::new(CudaDriver::open(None)?))),
+            DeviceChoice::Cuda(ordinal) => Ok(Self::new(Arc::new(CudaDriver::open(ordinal)?))),
+            DeviceChoice::Rocm(_) => Err(GpuError::Unavailable("rocm: this build has kernels for CUDA only".into())),
+        }
+    }
+
     pub fn new(driver: Arc<dyn Driver>) -> Self {
         Self { driver }
     }
@@ -65,6 +84,14 @@ impl Gpu {
     /// # Errors
     /// When the driver fails.
     pub fn event(&self) -> Result<Event, GpuError> {
-        Event::new(&self.driver)
+        Event::new(&self.driver, false)
+    }
+
+    /// An event that [`Event::seconds_since`] works with.
+    ///
+    /// # Errors
+    /// When the driver fails.
+    pub fn timed_event(&self) -> Result<Event, GpuError> {
+        Event::new(&self.driver, true)
     }
 }

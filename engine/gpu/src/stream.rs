@@ -123,8 +123,8 @@ pub struct Event {
 }
 
 impl Event {
-    pub(crate) fn new(driver: &Arc<dyn Driver>) -> Result<Self, GpuError> {
-        Ok(Self { driver: driver.clone(), raw: driver.create_event()? })
+    pub(crate) fn new(driver: &Arc<dyn Driver>, timed: bool) -> Result<Self, GpuError> {
+        Ok(Self { driver: driver.clone(), raw: driver.create_event(timed)? })
     }
 
     /// Waits until the stream has come to it.
@@ -143,7 +143,7 @@ impl Event {
         unsafe { self.driver.is_reached(self.raw) }
     }
 
-    /// Seconds from `first` to this; both were reached.
+    /// Seconds from `first` to this; both are timed, and were reached.
     ///
     /// # Errors
     /// When one was not.
