@@ -1,6 +1,7 @@
 //! What the engine was asked to be: the command line given meaning, validated once.
 
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +11,7 @@ use tokenflow_hint_api::HintUrl;
 
 use crate::{
     api::{AccessConfig, AccessError, ChatConfig, TrustedProxies},
-    cli::{DTypeArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
+    cli::{DTypeArg, DeviceArg, EngineArgs, KvCacheDTypeArg, RunnerArg, SchedulingArgs, ServeArgs},
     scheduler::{Caps, NgramConfig, Pacing, PacingLaw, SchedulingPolicy},
     weights::hub::{HubModel, NotAName},
 };
@@ -23,6 +24,9 @@ const HINT_URL_ALIAS: &str = "VLLM_HINT_SERVER_URL";
 
 /// What the model inside the binary is called.
 const DEMO_MODEL_NAME: &str = "tokenflow-demo";
+
+/// Share of a GPU's memory that may be in use unless told otherwise.
+pub const DEFAULT_MEMORY_UTILIZATION: f64 = 0.9;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,14 @@ pub struct EngineConfig {
     pub kv_cache_dtype: KvCacheDTypeArg,
     /// Whether the model generates or embeds.
     pub runner: RunnerArg,
+    /// Where the model runs.
+    pub device: DeviceArg,
+    /// Share of a GPU's memory that may be in use once the model is loaded, 0 < share <= 1; `None` for [`DEFAULT_MEMORY_UTILIZATION`].
+    pub gpu_memory_utilization: Option<f64>,
+    /// Whether no graphs of a GPU's kernels are recorded.
+    pub enforce_eager: bool,
+    /// Whether the next step is prepared while one runs, on devices that can.
+    pub async_scheduling: bool,
     /// Context length in tokens; `None` for the model's.
     pub max_model_len: Option<usize>,
     /// Most sequences in one step.
@@ -68,11 +80,11 @@ pub struct EngineConfig {
     pub block_size: usize,
     /// Number of KV blocks; `None` derives it from memory.
     pub num_blocks: Option<usize>,
-    /// Bytes for the KV cache; `None` for 4 GiB, or half of the free memory where that is less.
+    /// Bytes for the KV cache; `None` for what a GPU has left, and on a CPU for 4 GiB, or half of the free memory where that is less.
     pub kv_cache_memory_bytes: Option<usize>,
     /// Bytes of host memory for KV blocks that have to give way; 0 for none, so that they are computed again.
     pub kv_offloading_bytes: usize,
-    /// Worker threads of the CPU backend.
+    /// Worker threads of the CPU backend, and of loading onto a GPU.
     pub threads: usize,
     /// Fixes the sequence of seeds for requests that bring none.
     pub seed: u64,
@@ -200,10 +212,61 @@ pub struct LoadSummary {
     pub weights_bytes: usize,
     pub kv_cache_bytes: usize,
     pub enable_prefix_caching: bool,
-    pub threads: usize,
-    /// Instruction set of the kernels.
-    pub simd: String,
+    pub device: DeviceSummary,
     pub took: Duration,
+}
+
+/// What the model runs on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeviceSummary {
+    Cpu {
+        threads: usize,
+        /// Instruction set of the kernels.
+        simd: String,
+    },
+    Gpu {
+        /// "cuda:0"
+        id: String,
+        /// "NVIDIA H200"
+        name: String,
+        /// What kernels were compiled for: "sm_90a".
+        arch: String,
+        num_multiprocessors: usize,
+        memory: MemoryPlan,
+    },
+}
+
+impl Default for DeviceSummary {
+    fn default() -> Self {
+        Self::Cpu { threads: 0, simd: String::new() }
+    }
+}
+
+impl fmt::Display for DeviceSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu { threads, simd } => write!(f, "CPU, {threads} threads, {simd}"),
+            Self::Gpu { id, name, arch, num_multiprocessors, .. } => {
+                write!(f, "{name} ({id}), {arch}, {num_multiprocessors} multiprocessors")
+            }
+        }
+    }
+}
+
+/// Who has a GPU's memory, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct MemoryPlan {
+    pub total: usize,
+    /// Share of it that may be in use.
+    pub utilization: f64,
+    /// In use before: by other processes, the driver and kernels.
+    pub others: usize,
+    pub weights: usize,
+    /// Most that a step needs beside them, as a profiling run of the largest step found.
+    pub activations: usize,
+    /// Kept for graphs of kernels.
+    pub graphs: usize,
+    pub kv_cache: usize,
 }
 
 impl EngineInfo {
@@ -245,6 +308,10 @@ impl Default for EngineConfig {
             dtype: DTypeArg::Auto,
             kv_cache_dtype: KvCacheDTypeArg::Auto,
             runner: RunnerArg::Auto,
+            device: DeviceArg::Auto,
+            gpu_memory_utilization: None,
+            enforce_eager: false,
+            async_scheduling: true,
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,
@@ -305,6 +372,10 @@ impl EngineConfig {
             dtype: args.dtype,
             kv_cache_dtype: args.kv_cache_dtype,
             runner: args.runner,
+            device: args.devices.device,
+            gpu_memory_utilization: args.devices.gpu_memory_utilization,
+            enforce_eager: args.devices.enforce_eager,
+            async_scheduling: args.devices.async_scheduling,
             max_model_len: args.max_model_len,
             max_num_seqs: args.max_num_seqs,
             max_num_batched_tokens: args.max_num_batched_tokens,

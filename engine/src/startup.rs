@@ -3,7 +3,7 @@
 use tokenflow_hint_api::HintUrl;
 
 use crate::{
-    config::{EngineConfig, EngineInfo},
+    config::{DeviceSummary, EngineConfig, EngineInfo, MemoryPlan},
     scheduler::{Pacing, PacingLaw},
 };
 
@@ -38,11 +38,15 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         ),
         ("context", format!("{} tokens; {:.1} requests of that length fit at a time", info.max_model_len, info.max_concurrency())),
         ("step", format!("at most {} tokens of {} sequences", info.max_num_batched_tokens, info.max_num_seqs)),
-        ("device", format!("CPU, {} threads, {}", loaded.threads, loaded.simd)),
+        ("device", loaded.device.to_string()),
         ("pacing", format!("{}, {hints}", pacing(config))),
         ("listening", url.to_owned()),
     ];
-    rows.map(|(name, value)| format!("  {name:<10} {value}\n")).concat()
+    let memory = match &loaded.device {
+        DeviceSummary::Cpu { .. } => None,
+        DeviceSummary::Gpu { memory, .. } => Some(("memory", shares(memory))),
+    };
+    rows.into_iter().chain(memory).map(|(name, value)| format!("  {name:<10} {value}\n")).collect()
 }
 
 /// The same as one event of the log, for machines.
@@ -63,14 +67,27 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
         concurrency_at_full_length = info.max_concurrency(),
         max_num_batched_tokens = info.max_num_batched_tokens,
         max_num_seqs = info.max_num_seqs,
-        threads = loaded.threads,
-        simd = loaded.simd,
+        device = %loaded.device,
         pacing = pacing(config),
         hints = %config.hint_url,
         listening = url,
         seconds = loaded.took.as_secs_f64(),
         "serving"
     );
+}
+
+/// Who has a GPU's memory, and which share of it may be in use.
+fn shares(memory: &MemoryPlan) -> String {
+    format!(
+        "{:.1} MiB, {} of it for use: {:.1} weights, {:.1} activations, {:.1} graphs, {:.1} KV cache, {:.1} others",
+        mib(memory.total),
+        memory.utilization,
+        mib(memory.weights),
+        mib(memory.activations),
+        mib(memory.graphs),
+        mib(memory.kv_cache),
+        mib(memory.others),
+    )
 }
 
 /// As `--pacing` calls it, and `--pacing-law` where that is not the usual one.

@@ -1,6 +1,7 @@
 //! The command line: vLLM's flags under vLLM's names, and ours. Parses only; [`crate::config`] gives meaning.
 
 mod api;
+mod device;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -10,6 +11,7 @@ use clap::{
 };
 
 pub use api::{ApiArgs, JsonList};
+pub use device::{DeviceArg, DeviceArgs};
 
 use crate::scheduler::{Pacing, PacingLaw};
 
@@ -39,7 +41,7 @@ pub enum Command {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DTypeArg {
-    /// float32 where the checkpoint is float32, else bfloat16
+    /// The checkpoint's; on a CPU float32 where that is float32, else bfloat16
     #[default]
     Auto,
     Bfloat16,
@@ -96,13 +98,6 @@ impl From<PacingArg> for Pacing {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum DeviceArg {
-    #[default]
-    Auto,
-    Cpu,
-}
-
 /// What model to load and how to run it: the same for every subcommand.
 #[derive(Args, Debug, Clone)]
 pub struct EngineArgs {
@@ -131,9 +126,8 @@ pub struct EngineArgs {
     /// What the model is used for
     #[arg(long, value_enum, default_value_t)]
     pub runner: RunnerArg,
-    /// Where the model runs
-    #[arg(long, value_enum, default_value_t)]
-    pub device: DeviceArg,
+    #[command(flatten)]
+    pub devices: DeviceArgs,
     /// Context length, such as 4096 or 4k [default: the model's]
     #[arg(long, value_parser = human_count)]
     pub max_model_len: Option<usize>,
@@ -149,14 +143,15 @@ pub struct EngineArgs {
     /// Number of KV blocks, instead of deriving it from memory
     #[arg(long, value_parser = positive)]
     pub num_gpu_blocks_override: Option<usize>,
-    /// Bytes for the KV cache, such as 512m or 4g [default: at most 4g, at most half of the free memory]
+    /// Bytes for the KV cache, such as 512m or 4g [default: on a GPU what --gpu-memory-utilization leaves, on a CPU at most 4g and at most
+    /// half of the free memory]
     #[arg(long, value_parser = human_count)]
     pub kv_cache_memory_bytes: Option<usize>,
     /// GiB of host memory for KV blocks that have to give way: of preempted requests and of streams whose readers have stalled. 0 for none:
     /// they are computed again
     #[arg(long, value_name = "GIB", default_value_t = 0.0, value_parser = gibibytes)]
     pub kv_offloading_size: f64,
-    /// Worker threads of the CPU backend [default: the cores available]
+    /// Worker threads of the CPU backend, and of loading onto a GPU [default: the cores available]
     #[arg(long, value_parser = positive)]
     pub threads: Option<usize>,
     /// Seed for requests that bring none
