@@ -8,6 +8,8 @@ pub enum GpuError {
     OutOfMemory { place: &'static str, bytes: usize, free: usize, total: usize },
     #[error("{call} failed: {reason}")]
     Call { call: &'static str, reason: String },
+    #[error("no file of kernels for {arch} has {name}")]
+    NoKernel { name: String, arch: String },
     #[error("{file} does not compile for {arch}: {log}")]
     Compile { file: String, arch: String, log: String },
 }

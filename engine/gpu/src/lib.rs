@@ -6,6 +6,7 @@ mod cuda;
 mod driver;
 mod error;
 mod host;
+pub mod kernels;
 mod library;
 mod memory;
 mod stream;
@@ -16,6 +17,7 @@ pub use driver::{
     DeviceInfo, DevicePtr, Driver, Element, Grid, MemoryInfo, Product, RawEvent, RawFunction, RawGraph, RawModule, RawStream, Vendor,
 };
 pub use error::GpuError;
+pub use kernels::Kernels;
 pub use memory::{DeviceMemory, PinnedMemory};
 pub use stream::{Event, Function, Graph, Stream};
 
