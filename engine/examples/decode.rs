@@ -62,6 +62,7 @@ fn main() -> anyhow::Result<()> {
         block_table: (0..blocks_each).map(|b| BlockId((s * blocks_each + b) as u32)).collect(),
         sample: Some(SampleRequest::after(&SamplingParams::greedy(), &[], 0)),
         num_draft_tokens: 0,
+        pending: None,
     };
     for batch in arguments.batch {
         for _ in 0..arguments.rounds {

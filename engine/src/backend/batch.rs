@@ -35,6 +35,9 @@ impl RaggedBatch {
                 batch.positions.push(position as u32);
                 batch.slots.push(block * block_size as u32 + (position % block_size) as u32);
             }
+            if let Some(row) = sequence.pending {
+                batch.from_previous.push([batch.tokens.len() as u32 - 1, row as u32]);
+            }
             let end = sequence.start + sequence.tokens.len();
             let used_blocks = end.div_ceil(block_size);
             batch.block_tables.extend(sequence.block_table[..used_blocks].iter().map(|b| b.0));
@@ -49,7 +52,41 @@ impl RaggedBatch {
         batch
     }
 
+    /// Puts the tokens in place that the previous step sampled, row by row, where the host knows them by now.
+    pub fn fill_from_previous(&mut self, sampled: &[u32]) {
+        for [at, row] in self.from_previous.drain(..) {
+            self.tokens[at as usize] = sampled[row as usize];
+        }
+    }
+
     pub fn num_tokens(&self) -> usize {
         self.tokens.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kv::BlockId,
+        scheduler::{ScheduledSequence, SequenceId},
+    };
+
+    #[test]
+    fn tokens_that_are_not_known_yet_are_looked_up_in_the_step_before() {
+        let sequence = |tokens: &[u32], start, pending| ScheduledSequence {
+            id: SequenceId(0),
+            tokens: tokens.to_vec(),
+            start,
+            block_table: vec![BlockId(3)],
+            sample: None,
+            num_draft_tokens: 0,
+            pending,
+        };
+        let sequences = vec![sequence(&[5, 6], 0, None), sequence(&[0], 9, Some(1)), sequence(&[7, 0], 4, Some(0))];
+        let mut batch = RaggedBatch::new(&StepPlan { sequences, ..StepPlan::default() }, 16);
+        assert_eq!(batch.from_previous, [[2, 1], [4, 0]]);
+        batch.fill_from_previous(&[90, 91]);
+        assert_eq!((&batch.tokens[..], batch.from_previous.len()), (&[5, 6, 91, 7, 90][..], 0));
     }
 }

@@ -1,5 +1,6 @@
 use std::{
     borrow::Cow,
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
@@ -39,6 +40,20 @@ pub struct LocalExecutor<B: Backend> {
     // Kept from step to step, so that a steady state allocates nothing of size.
     hidden: Hidden<B>,
     logits: B::Buffer,
+    /// Steps that were submitted and not collected, the oldest first.
+    in_flight: VecDeque<Issued<B>>,
+    /// Rows that the last step sampled, 0 where it failed, and their tokens once these have been collected.
+    last_rows: usize,
+    last_tokens: Option<Vec<u32>>,
+}
+
+/// A step on the device, and what is known of it already.
+struct Issued<B: Backend> {
+    /// Whole but for the tokens.
+    output: StepOutput,
+    /// Whose tokens `sampled` will be.
+    ids: Vec<SequenceId>,
+    sampled: Option<B::Sampled>,
 }
 
 impl<B: Backend> LocalExecutor<B> {
@@ -56,7 +71,9 @@ impl<B: Backend> LocalExecutor<B> {
             vocab_size: model.vocab_size(),
             max_num_batched_tokens,
         };
-        Ok(Self { hidden: Hidden::new(&backend), logits: backend.buffer(), backend, model, kv, host_kv, limits })
+        let (hidden, logits) = (Hidden::new(&backend), backend.buffer());
+        let in_flight = VecDeque::new();
+        Ok(Self { backend, model, kv, host_kv, limits, hidden, logits, in_flight, last_rows: 0, last_tokens: Some(Vec::new()) })
     }
 
     /// How long it takes at best to copy a block to the host, on average over a few; nothing where there is no host memory. Call it before any plan
@@ -91,6 +108,29 @@ impl<B: Backend> LocalExecutor<B> {
         Ok(scored)
     }
 
+    /// The pass and what follows it, as far as it need not be waited for.
+    fn issue(&mut self, plan: &StepPlan, issued: &mut Issued<B>) -> Result<(), ExecutorError> {
+        let mut batch = RaggedBatch::new(plan, self.limits.block_size);
+        if let Some(tokens) = &self.last_tokens {
+            batch.fill_from_previous(tokens);
+        }
+        let batch = self.backend.batch(batch);
+        let rows: Vec<(SequenceId, Cow<'_, SampleRequest>)> = plan.sequences.iter().flat_map(sampled_rows).collect();
+        let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = rows.iter().map(|(id, request)| (*id, request.as_ref())).unzip();
+        let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
+        self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
+        if let Some(pooling) = self.model.pooling() {
+            issued.output = self.pool(plan.step, ids, pooling)?;
+            return Ok(());
+        }
+        if !requests.is_empty() {
+            issued.sampled = Some(self.backend.sample(&self.logits, &requests).map_err(|e| self.failed(&e))?);
+            issued.ids = ids;
+        }
+        issued.output.scored = plan.scores.iter().map(|scores| self.score(plan, scores)).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
     fn failed(&self, error: &BackendError) -> ExecutorError {
         ExecutorError::Device { device: self.backend.name(), reason: error.to_string() }
     }
@@ -113,8 +153,9 @@ impl<B: Backend> LocalExecutor<B> {
 }
 
 impl<B: Backend> Executor for LocalExecutor<B> {
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError> {
-        self.limits.check(plan).map_err(|reason| ExecutorError::Plan { step: plan.step, reason })?;
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), ExecutorError> {
+        let previous_rows = std::mem::take(&mut self.last_rows);
+        self.limits.check(plan, previous_rows).map_err(|reason| ExecutorError::Plan { step: plan.step, reason })?;
         if !plan.offload.is_empty() {
             self.backend.offload(&self.kv, &mut self.host_kv, &plan.offload);
         }
@@ -122,22 +163,37 @@ impl<B: Backend> Executor for LocalExecutor<B> {
         if !plan.onload.is_empty() {
             self.backend.onload(&mut self.kv, &self.host_kv, &plan.onload);
         }
-        if plan.sequences.is_empty() {
-            return Ok(StepOutput { step: plan.step, ..StepOutput::default() });
+        let mut issued = Issued { output: StepOutput { step: plan.step, ..StepOutput::default() }, ids: Vec::new(), sampled: None };
+        if !plan.sequences.is_empty() {
+            self.issue(plan, &mut issued)?;
         }
-        let batch = self.backend.batch(RaggedBatch::new(plan, self.limits.block_size));
-        let rows: Vec<(SequenceId, Cow<'_, SampleRequest>)> = plan.sequences.iter().flat_map(sampled_rows).collect();
-        let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = rows.iter().map(|(id, request)| (*id, request.as_ref())).unzip();
-        let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
-        self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
-        if let Some(pooling) = self.model.pooling() {
-            return self.pool(plan.step, ids, pooling);
+        self.last_rows = issued.ids.len();
+        self.last_tokens = None;
+        self.in_flight.push_back(issued);
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, ExecutorError> {
+        let Some(Issued { mut output, ids, sampled }) = self.in_flight.pop_front() else {
+            let reason = "no step was submitted that is not collected".to_owned();
+            return Err(ExecutorError::Device { device: self.backend.name(), reason });
+        };
+        if let Some(sampled) = sampled {
+            let tokens = self.backend.read_sampled(sampled).map_err(|e| {
+                self.last_rows = 0;
+                self.failed(&e)
+            })?;
+            output.sampled = ids.into_iter().zip(tokens).collect();
         }
-        let sample = || self.backend.read_sampled(self.backend.sample(&self.logits, &requests)?);
-        let tokens = if requests.is_empty() { Ok(Vec::new()) } else { sample() };
-        let tokens = tokens.map_err(|e| self.failed(&e))?;
-        let scored = plan.scores.iter().map(|scores| self.score(plan, scores)).collect::<Result<_, _>>()?;
-        Ok(StepOutput { step: plan.step, sampled: ids.into_iter().zip(tokens).collect(), scored, ..StepOutput::default() })
+        if self.in_flight.is_empty() {
+            self.last_tokens = Some(output.sampled.iter().map(|(_, token)| token.token).collect());
+        }
+        Ok(output)
+    }
+
+    fn max_in_flight(&self) -> usize {
+        // A vector is read as soon as it is there.
+        if self.model.pooling().is_some() { 1 } else { self.backend.max_steps_in_flight() }
     }
 }
 

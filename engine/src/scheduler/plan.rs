@@ -66,6 +66,10 @@ pub struct ScheduledSequence {
     /// How many of `tokens`, at the end, are guesses at tokens to come. With `sample` only: then not one row is sampled but the last
     /// `num_draft_tokens + 1`, each at its own output position, and a guess holds as long as it is what the row before it sampled.
     pub num_draft_tokens: usize,
+    /// Set where the last of `tokens` is not known yet and only holds its place: it is what the step before this one samples in that row,
+    /// counted over all rows that it samples. There are no drafts then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<usize>,
 }
 
 /// What the sampler needs to know of one sequence.

@@ -227,6 +227,7 @@ impl Sequence {
             block_table: self.block_table.blocks()[..pool.blocks_for(end)].to_vec(),
             sample,
             num_draft_tokens: self.drafts.len(),
+            pending: None,
         }
     }
 

@@ -29,10 +29,17 @@ const MAX_MODEL_LEN: usize = 40;
 #[derive(Default)]
 struct Pooler {
     first_tokens: HashMap<SequenceId, u32>,
+    submitted: Option<StepPlan>,
 }
 
 impl Executor for Pooler {
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError> {
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), ExecutorError> {
+        self.submitted = Some(plan.clone());
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, ExecutorError> {
+        let plan = self.submitted.take().unwrap();
         let mut output = StepOutput { step: plan.step, ..StepOutput::default() };
         for sequence in &plan.sequences {
             let first = *self.first_tokens.entry(sequence.id).or_insert(sequence.tokens[0]);

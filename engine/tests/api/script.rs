@@ -55,10 +55,18 @@ pub struct Script {
     pub gate: Arc<Gate>,
     /// The seed of every sequence, as its first token is asked for.
     pub seeds: Arc<Mutex<Vec<u64>>>,
+    /// Submitted, and not collected.
+    pub submitted: Option<StepPlan>,
 }
 
 impl Executor for Script {
-    fn execute(&mut self, plan: &StepPlan) -> Result<StepOutput, ExecutorError> {
+    fn submit(&mut self, plan: &StepPlan) -> Result<(), ExecutorError> {
+        self.submitted = Some(plan.clone());
+        Ok(())
+    }
+
+    fn collect(&mut self) -> Result<StepOutput, ExecutorError> {
+        let plan = self.submitted.take().unwrap();
         self.gate.pass();
         if self.failing_step == Some(plan.step) {
             return Err(ExecutorError::Device { device: "scripted", reason: "it was told to".to_owned() });

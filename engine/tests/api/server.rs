@@ -117,7 +117,13 @@ fn start_on(
     let scheduler = Scheduler::new(config);
     let metrics = Arc::new(EngineMetrics::new("q", &info));
     let seeds = Arc::default();
-    let script = Script { reply: tokenizer.encode(reply, false).unwrap(), failing_step, gate: gate.clone(), seeds: Arc::clone(&seeds) };
+    let script = Script {
+        reply: tokenizer.encode(reply, false).unwrap(),
+        failing_step,
+        gate: gate.clone(),
+        seeds: Arc::clone(&seeds),
+        submitted: None,
+    };
     let links = Links::new(Subscriber::spawn(hints));
     let core = EngineCore::start(info, scheduler, Box::new(script), links, metrics.clone()).unwrap();
     let served =

@@ -116,6 +116,7 @@ pub fn drive(executor: &mut dyn Executor, cases: &[Case], cut: Cut, teacher: boo
                 block_table: s.block_table.clone(),
                 sample: (end == s.tokens.len()).then(|| SampleRequest::after(&params, &s.tokens, s.sampled.len())),
                 num_draft_tokens: 0,
+                pending: None,
             }
         };
         let plan = StepPlan { step, sequences: scheduled.iter().map(share).collect(), ..StepPlan::default() };
@@ -170,6 +171,7 @@ pub fn assert_stages_compose(folder: &Path) {
         block_table: (0..3).map(BlockId).collect(),
         sample: Some(request.clone()),
         num_draft_tokens: 0,
+        pending: None,
     };
     let batch = backend.batch(RaggedBatch::new(&StepPlan { sequences: vec![sequence], ..StepPlan::default() }, 16));
     let (mut hidden, mut logits) = (Hidden::new(&backend), backend.buffer());

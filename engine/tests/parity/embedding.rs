@@ -57,6 +57,7 @@ fn embed(folder: &Path, config: CpuConfig, cut: Cut, cases: &[Case]) -> Option<V
                 block_table: (0..blocks).map(|block| BlockId(block * cases.len() as u32 + i as u32)).collect(),
                 sample: (end == prompt.len()).then(|| SampleRequest::after(&SamplingParams::greedy(), prompt, 0)),
                 num_draft_tokens: 0,
+                pending: None,
             }
         };
         let plan = StepPlan { step, sequences: unfinished.map(share).collect(), ..StepPlan::default() };

@@ -157,6 +157,7 @@ fn run<T: Element, Kv: KvElement>(library: &Library, seed: u64) -> Outcome {
                     block_table,
                     sample: None,
                     num_draft_tokens: 0,
+                    pending: None,
                 });
                 done[i] += n;
             }

@@ -130,7 +130,7 @@ impl Case {
                 if start < end && (plan.sequences.is_empty() || !manner.alone) {
                     let tokens = vec![0; end - start];
                     let (id, block_table) = (SequenceId(i as u64), tables[i].clone());
-                    let sequence = ScheduledSequence { id, tokens, start, block_table, sample: None, num_draft_tokens: 0 };
+                    let sequence = ScheduledSequence { id, tokens, start, block_table, sample: None, num_draft_tokens: 0, pending: None };
                     plan.sequences.push(sequence);
                 }
             }

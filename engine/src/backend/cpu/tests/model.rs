@@ -123,6 +123,7 @@ fn generate_while(checkpoint: &Checkpoint, config: CpuConfig, moves: bool) -> Ve
             block_table: blocks(sampled.len()).collect(),
             sample: Some(SampleRequest::after(&params, &tokens, sampled.len())),
             num_draft_tokens: 0,
+            pending: None,
         };
         computed = tokens.len();
         let mut plan = StepPlan { step: sampled.len() as u64, sequences: vec![sequence], ..StepPlan::default() };
