@@ -157,6 +157,7 @@ fn run<T: Element, Kv: KvElement>(card: &Card, seed: u64) -> anyhow::Result<()> 
                     block_table,
                     sample: None,
                     num_draft_tokens: 0,
+                    pending: None,
                 });
                 done[i] += n;
             }
