@@ -9,6 +9,8 @@ mod host;
 pub mod kernels;
 mod library;
 mod memory;
+mod rocm;
+mod rtc;
 mod stream;
 
 pub use choice::DeviceChoice;
@@ -19,6 +21,7 @@ pub use driver::{
 pub use error::GpuError;
 pub use kernels::Kernels;
 pub use memory::{DeviceMemory, PinnedMemory};
+pub use rocm::RocmDriver;
 pub use stream::{Event, Function, Graph, Stream};
 
 use std::sync::Arc;
@@ -36,10 +39,18 @@ impl Gpu {
     /// [`GpuError::Unavailable`] where there is none, with what was looked for and where; where the choice is left open, an engine may take
     /// the CPU then.
     pub fn open(choice: DeviceChoice) -> Result<Self, GpuError> {
+        let cuda = |ordinal| CudaDriver::open(ordinal).map(|driver| Self::new(Arc::new(driver)));
+        let rocm = |ordinal| RocmDriver::open(ordinal).map(|driver| Self::new(Arc::new(driver)));
         match choice {
-            DeviceChoice::Auto | DeviceChoice::Cuda(None) => Ok(Self::new(Arc::new(CudaDriver::open(None)?))),
-            DeviceChoice::Cuda(ordinal) => Ok(Self::new(Arc::new(CudaDriver::open(ordinal)?))),
-            DeviceChoice::Rocm(_) => Err(GpuError::Unavailable("rocm: this build has kernels for CUDA only".into())),
+            DeviceChoice::Cuda(ordinal) => cuda(ordinal),
+            DeviceChoice::Rocm(ordinal) => rocm(ordinal),
+            DeviceChoice::Auto => match cuda(None) {
+                Err(GpuError::Unavailable(no_cuda)) => rocm(None).map_err(|error| match error {
+                    GpuError::Unavailable(no_rocm) => GpuError::Unavailable(format!("{no_cuda}; {no_rocm}")),
+                    error => error,
+                }),
+                opened => opened,
+            },
         }
     }
 

@@ -129,6 +129,13 @@ pub(crate) fn cuda_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Where ROCm's libraries lie besides the loader's path.
+pub(crate) fn rocm_folders() -> Vec<PathBuf> {
+    let home = env::var_os("ROCM_PATH").filter(|home| !home.is_empty());
+    let homes = home.map(PathBuf::from).into_iter().chain(["/opt/rocm".into()]);
+    homes.map(|home| home.join("lib")).collect()
+}
+
 /// A folder, and where libraries lie inside of it when it is a toolkit's or Python's.
 fn with_insides(folder: &Path) -> Vec<PathBuf> {
     let mut all = vec![folder.to_path_buf()];

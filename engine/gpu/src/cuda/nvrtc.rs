@@ -1,13 +1,11 @@
 //! NVIDIA's compiler at run time, of CUDA 12 or 13.
 
-use std::{
-    ffi::{CStr, CString, c_char, c_int, c_void},
-    ptr,
-};
+use std::ffi::{c_char, c_int, c_void};
 
 use crate::{
     GpuError,
     library::{self, Library, library},
+    rtc::{Rtc, Unit},
 };
 
 library! {
@@ -30,6 +28,7 @@ library! {
 
 pub(super) struct Nvrtc {
     lib: LibNvrtc,
+    rtc: Rtc,
     version: (i32, i32),
     /// Numbers of architectures that it knows: 80, 90, 100.
     known: Vec<i32>,
@@ -54,9 +53,17 @@ impl Nvrtc {
     }
 
     fn new(lib: LibNvrtc) -> Result<Self, String> {
+        let rtc = Rtc {
+            create: lib.nvrtcCreateProgram,
+            destroy: lib.nvrtcDestroyProgram,
+            compile: lib.nvrtcCompileProgram,
+            log_size: lib.nvrtcGetProgramLogSize,
+            log: lib.nvrtcGetProgramLog,
+            error_string: lib.nvrtcGetErrorString,
+        };
         let (mut major, mut minor, mut count) = (0, 0, 0);
-        let fail = |code: c_int| format!("{} does not work: {}", lib.library.path.display(), reason(&lib, code));
-        let ok = |code: c_int| if code == 0 { Ok(()) } else { Err(fail(code)) };
+        let path = lib.library.path.display();
+        let ok = |code: c_int| if code == 0 { Ok(()) } else { Err(format!("{path} does not work: {}", rtc.reason(code))) };
         // SAFETY: numbers are written, as many architectures as were counted.
         let known = unsafe {
             ok((lib.nvrtcVersion)(&mut major, &mut minor))?;
@@ -65,7 +72,7 @@ impl Nvrtc {
             ok((lib.nvrtcGetSupportedArchs)(known.as_mut_ptr()))?;
             known
         };
-        Ok(Self { version: (major, minor), known, lib })
+        Ok(Self { version: (major, minor), known, rtc, lib })
     }
 
     pub(super) fn describe(&self) -> String {
@@ -81,89 +88,17 @@ impl Nvrtc {
         defines: &[&str],
     ) -> Result<Vec<u8>, GpuError> {
         let target = target(arch, &self.known).map_err(|log| GpuError::Compile { file: file.into(), arch: arch.into(), log })?;
-        let names = strings(headers.iter().map(|(name, _)| *name))?;
-        let texts = strings(headers.iter().map(|(_, text)| *text))?;
         let mut options = vec!["--std=c++17".to_string(), "--diag-suppress=177".into()];
         options.push(match &target {
             Target::Exact(arch) => format!("--gpu-architecture={arch}"),
             Target::Ptx(number) => format!("--gpu-architecture=compute_{number}"),
         });
         options.extend(defines.iter().map(|define| format!("-D{define}")));
-        let options = strings(options.iter().map(String::as_str))?;
-        let (file_c, text_c) = (string(file)?, string(text)?);
-        let (names, texts, options) = (pointers(&names), pointers(&texts), pointers(&options));
-
-        let lib = &self.lib;
-        let mut program = Program { lib, raw: ptr::null_mut() };
-        // SAFETY: all strings end with 0 and outlive the calls; the program is destroyed by its owner.
-        unsafe {
-            let created = (lib.nvrtcCreateProgram)(
-                &mut program.raw,
-                text_c.as_ptr(),
-                file_c.as_ptr(),
-                headers.len() as c_int,
-                texts.as_ptr(),
-                names.as_ptr(),
-            );
-            program.check("nvrtcCreateProgram", created)?;
-            let code = (lib.nvrtcCompileProgram)(program.raw, options.len() as c_int, options.as_ptr());
-            if code != 0 {
-                let mut log = program.bytes("nvrtcGetProgramLog", lib.nvrtcGetProgramLogSize, lib.nvrtcGetProgramLog)?;
-                log.pop();
-                let log = format!("{}\n{}", reason(lib, code), String::from_utf8_lossy(&log));
-                return Err(GpuError::Compile { file: file.into(), arch: arch.into(), log: log.trim().into() });
-            }
-            match target {
-                Target::Exact(_) => program.bytes("nvrtcGetCUBIN", lib.nvrtcGetCUBINSize, lib.nvrtcGetCUBIN),
-                Target::Ptx(_) => program.bytes("nvrtcGetPTX", lib.nvrtcGetPTXSize, lib.nvrtcGetPTX),
-            }
+        let unit = Unit { arch, file, text, headers, options: &options };
+        match target {
+            Target::Exact(_) => self.rtc.compile(&unit, self.lib.nvrtcGetCUBINSize, self.lib.nvrtcGetCUBIN),
+            Target::Ptx(_) => self.rtc.compile(&unit, self.lib.nvrtcGetPTXSize, self.lib.nvrtcGetPTX),
         }
-    }
-}
-
-struct Program<'a> {
-    lib: &'a LibNvrtc,
-    raw: *mut c_void,
-}
-
-impl Program<'_> {
-    fn check(&self, call: &'static str, code: c_int) -> Result<(), GpuError> {
-        if code == 0 { Ok(()) } else { Err(GpuError::Call { call, reason: reason(self.lib, code) }) }
-    }
-
-    /// # Safety
-    /// Both functions are this library's and belong together.
-    unsafe fn bytes(
-        &self,
-        call: &'static str,
-        size: unsafe extern "C" fn(*mut c_void, *mut usize) -> c_int,
-        get: unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_int,
-    ) -> Result<Vec<u8>, GpuError> {
-        let mut length = 0;
-        // SAFETY: the program is alive; as many bytes are written as it said.
-        unsafe {
-            self.check(call, size(self.raw, &mut length))?;
-            let mut bytes = vec![0_u8; length];
-            self.check(call, get(self.raw, bytes.as_mut_ptr().cast()))?;
-            Ok(bytes)
-        }
-    }
-}
-
-impl Drop for Program<'_> {
-    fn drop(&mut self) {
-        if !self.raw.is_null() {
-            // SAFETY: created, and used no more.
-            unsafe { (self.lib.nvrtcDestroyProgram)(&mut self.raw) };
-        }
-    }
-}
-
-fn reason(lib: &LibNvrtc, code: c_int) -> String {
-    // SAFETY: returns a constant string for every number, or null.
-    unsafe {
-        let text = (lib.nvrtcGetErrorString)(code);
-        if text.is_null() { format!("NVRTC error {code}") } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
     }
 }
 
@@ -178,18 +113,6 @@ fn target(arch: &str, known: &[i32]) -> Result<Target, String> {
     older.map(Target::Ptx).ok_or_else(|| format!("NVRTC knows only newer cards: {known:?}"))
 }
 
-fn string(text: &str) -> Result<CString, GpuError> {
-    CString::new(text).map_err(|_| GpuError::Call { call: "nvrtcCreateProgram", reason: "a zero byte in a source text".into() })
-}
-
-fn strings<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<CString>, GpuError> {
-    texts.map(string).collect()
-}
-
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings.iter().map(|s| s.as_ptr()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +124,42 @@ mod tests {
         assert_eq!(target("sm_120", &known), Ok(Target::Ptx(90)));
         assert_eq!(target("sm_87", &known), Ok(Target::Ptx(86)));
         assert!(target("sm_75", &known).unwrap_err().contains("only newer"));
+    }
+
+    /// NVIDIA's own compiler needs no card. Where it is not installed this says so and checks nothing.
+    #[test]
+    fn every_kernel_compiles_where_nvrtc_is_installed() {
+        let nvrtc = match Nvrtc::find((13, 0)) {
+            Ok(nvrtc) => nvrtc,
+            Err(reason) => return eprintln!("skipped: {reason}"),
+        };
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/backend/cuda/kernels");
+        let mut texts: Vec<(String, String)> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap())
+            .map(|file| (file.file_name().into_string().unwrap(), std::fs::read_to_string(file.path()).unwrap()))
+            .collect();
+        texts.sort();
+        let (headers, files): (Vec<_>, Vec<_>) =
+            texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).partition(|(name, _)| name.ends_with(".cuh"));
+        assert!(!files.is_empty());
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some((name, text)) = files.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                        let start = std::time::Instant::now();
+                        let binary = nvrtc.compile("sm_90a", name, text, &headers, &[]).unwrap();
+                        println!("{name}: {} bytes in {:.1} s by {}", binary.len(), start.elapsed().as_secs_f32(), nvrtc.describe());
+                        assert!(binary.starts_with(b"\x7fELF"), "{name}");
+                    }
+                });
+            }
+        });
+        let error =
+            nvrtc.compile("sm_90a", "wrong.cu", "#include \"device.cuh\"\n__global__ void f() { x = 1; }", &headers, &[]).unwrap_err();
+        assert!(error.to_string().contains("wrong.cu does not compile for sm_90a") && error.to_string().contains("\"x\""), "{error}");
+        let ptx = nvrtc.compile("sm_999", "one.cu", "#ifdef ONE\nextern \"C\" __global__ void one() {}\n#endif", &[], &["ONE=1"]).unwrap();
+        assert!(ptx.ends_with(b"\0") && String::from_utf8_lossy(&ptx).contains(".entry one"));
     }
 }

@@ -28,7 +28,8 @@ impl CudaDriver {
     pub fn open(ordinal: Option<usize>) -> Result<Self, GpuError> {
         let folders = ["/usr/lib/wsl/lib", "/run/opengl-driver/lib"].map(Into::into);
         let library = Library::find(&LIBRARIES, &folders).map_err(|e| unavailable(format!("no driver of NVIDIA: {e}")))?;
-        let lib = LibCuda::load(library).map_err(unavailable)?;
+        let lib =
+            LibCuda::load(library).map_err(|e| unavailable(format!("{e}; a driver of version 525.60 (CUDA 12.0) or newer is needed")))?;
         let version = initialize(&lib)?;
         let ordinal = ordinal.unwrap_or(0);
         let device = device(&lib, ordinal)?;
