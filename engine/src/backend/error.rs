@@ -11,4 +11,6 @@ pub enum BackendError {
     OutOfMemory { what: &'static str, bytes: usize },
     #[error("{0}")]
     Device(String),
+    #[error(transparent)]
+    Gpu(#[from] tokenflow_gpu::GpuError),
 }

@@ -27,12 +27,12 @@ pub struct Routing {
     pub renormalize: bool,
 }
 
-/// The experts of one layer, each `down(f(gate(x)) * up(x))`.
+/// The experts of one layer, each `down(f(gate(x)) * up(x))`; `M` holds the matrices of all.
 pub struct Experts<M> {
     pub routing: Routing,
     pub activation: Activation,
     /// Per expert: gate above up, `[2 * intermediate, hidden]`.
-    pub gate_up: Vec<M>,
+    pub gate_up: M,
     /// Per expert: `[hidden, intermediate]`.
-    pub down: Vec<M>,
+    pub down: M,
 }

@@ -3,9 +3,8 @@
 
 use super::{Activation, AttentionConfig, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView};
 use crate::{
-    kv::BlockId,
     sampling::{SampledToken, ScoredToken},
-    scheduler::{BlockTransfer, SampleRequest},
+    scheduler::{BlockCopy, BlockTransfer, SampleRequest},
 };
 
 /// A device and its kernels. Model code is written once over this trait.
@@ -15,6 +14,8 @@ use crate::{
 pub trait Backend: Send + Sync + 'static {
     /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
     type Matrix: Send + Sync;
+    /// Matrices of one shape, one for each expert of a layer.
+    type Matrices: Send + Sync;
     /// A norm's scale or a bias.
     type Vector: Send + Sync;
     /// Activations `[rows, cols]`. Storage grows to the largest size seen and is kept.
@@ -38,6 +39,12 @@ pub trait Backend: Send + Sync + 'static {
     /// When the parts differ in columns, are not what their shape says, or cannot be used on this device.
     fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<Self::Matrix, BackendError>;
 
+    /// Puts the experts' matrices together, where a device wants all of them in one place.
+    ///
+    /// # Errors
+    /// When the device has no room, or cannot use matrices that differ as these do.
+    fn matrices(&self, experts: Vec<Self::Matrix>) -> Result<Self::Matrices, BackendError>;
+
     /// # Errors
     /// When the type cannot be used on this device.
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<Self::Vector, BackendError>;
@@ -54,8 +61,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Bytes that one block takes over all layers.
     fn kv_block_bytes(&self, layout: KvLayout) -> usize;
 
-    /// Makes block `to` hold in all layers what `from` holds.
-    fn copy_block(&self, kv: &mut Self::KvCache, from: BlockId, to: BlockId);
+    /// Makes blocks hold in all layers what others hold, one copy after the other: what a later one reads, an earlier one may have written.
+    fn copy_blocks(&self, kv: &mut Self::KvCache, copies: &[BlockCopy]);
 
     /// Memory of the host for `layout.num_blocks` blocks, each of which holds what a block of a cache of that shape does.
     ///
@@ -70,6 +77,12 @@ pub trait Backend: Send + Sync + 'static {
     fn onload(&self, kv: &mut Self::KvCache, host: &Self::HostKvCache, blocks: &[BlockTransfer]);
 
     fn batch(&self, batch: RaggedBatch) -> Self::Batch;
+
+    /// Runs a model's whole pass over a batch. A device may record what `run` issues and issue the record again for later batches of the
+    /// same form, without `run`: it must issue the same operations on the same buffers for every batch of a form.
+    fn pass(&self, _batch: &Self::Batch, run: &mut dyn FnMut()) {
+        run();
+    }
 
     /// `out[t] = table[tokens[t]] * scale`; shape `[tokens, in_features]`. The scale is rounded to the type that the device computes in, as
     /// models that scale their embeddings were trained.
@@ -103,7 +116,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A mixture of experts: each row of `x` goes through the experts that its row of `logits` (`[rows, experts]`) is routed to, and `out` is
     /// their weighted sum, in the order of the experts. See [`Experts`].
-    fn experts(&self, x: &Self::Buffer, logits: &Self::Buffer, experts: &Experts<Self::Matrix>, out: &mut Self::Buffer);
+    fn experts(&self, x: &Self::Buffer, logits: &Self::Buffer, experts: &Experts<Self::Matrices>, out: &mut Self::Buffer);
 
     /// In place on rows of `[q heads | k heads | v heads]`: RMS norm of each q and k head where a weight is given, then rotary embedding
     /// (half-split pairs, as in Hugging Face's `rotate_half`), then keys and values are written to the cache at the batch's slots.
@@ -151,6 +164,14 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When the device failed in any operation up to there.
     fn read_sampled(&self, sampled: Self::Sampled) -> Result<Vec<SampledToken>, BackendError>;
+
+    /// Waits for everything that was issued.
+    ///
+    /// # Errors
+    /// When the device failed in any operation since the last call.
+    fn finish(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// How many steps may be issued before the tokens of the first must be read: 2 where the next step can be prepared while one runs.
     fn max_steps_in_flight(&self) -> usize {

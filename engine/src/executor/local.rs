@@ -89,6 +89,8 @@ impl<B: Backend> LocalExecutor<B> {
             let began = Instant::now();
             self.backend.offload(&self.kv, &mut self.host_kv, &blocks);
             self.backend.onload(&mut self.kv, &self.host_kv, &blocks);
+            // A device that failed says so in the first step.
+            let _ = self.backend.finish();
             began.elapsed()
         });
         there_and_back.min().unwrap_or_default() / (2 * count)
@@ -117,8 +119,10 @@ impl<B: Backend> LocalExecutor<B> {
         let batch = self.backend.batch(batch);
         let rows: Vec<(SequenceId, Cow<'_, SampleRequest>)> = plan.sequences.iter().flat_map(sampled_rows).collect();
         let (ids, requests): (Vec<_>, Vec<&SampleRequest>) = rows.iter().map(|(id, request)| (*id, request.as_ref())).unzip();
-        let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
-        self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
+        self.backend.pass(&batch, &mut || {
+            let logits = if requests.is_empty() { None } else { Some(&mut self.logits) };
+            self.model.forward(&self.backend, &batch, &mut self.kv, &mut self.hidden, logits);
+        });
         if let Some(pooling) = self.model.pooling() {
             issued.output = self.pool(plan.step, ids, pooling)?;
             return Ok(());
@@ -159,7 +163,9 @@ impl<B: Backend> Executor for LocalExecutor<B> {
         if !plan.offload.is_empty() {
             self.backend.offload(&self.kv, &mut self.host_kv, &plan.offload);
         }
-        plan.copies.iter().for_each(|copy| self.backend.copy_block(&mut self.kv, copy.from, copy.to));
+        if !plan.copies.is_empty() {
+            self.backend.copy_blocks(&mut self.kv, &plan.copies);
+        }
         if !plan.onload.is_empty() {
             self.backend.onload(&mut self.kv, &self.host_kv, &plan.onload);
         }

@@ -39,7 +39,7 @@ impl<B: Backend> GatedMlp<B> {
 /// Experts and the router that sends each row to some of them.
 pub(super) struct Mixture<B: Backend> {
     router: Linear<B>,
-    experts: Experts<B::Matrix>,
+    experts: Experts<B::Matrices>,
 }
 
 impl<B: Backend> Mixture<B> {
@@ -49,13 +49,14 @@ impl<B: Backend> Mixture<B> {
         let expert = |index: usize| scope.at(&format!("experts.{index}"));
         let gate_up = |index| expert(index).matrix(&[(gate, inner), (up, inner)], hidden, Cut::Rows);
         let down = |index| expert(index).matrix(&[(down, hidden)], inner, Cut::Cols);
+        let indices = 0..routing.num_experts;
         Ok(Self {
             router: Linear::load(scope, &[("gate", routing.num_experts)], hidden, Cut::None, false)?,
             experts: Experts {
                 routing: routing.routing,
                 activation: scope.config.activation,
-                gate_up: (0..routing.num_experts).map(gate_up).collect::<Result<_, _>>()?,
-                down: (0..routing.num_experts).map(down).collect::<Result<_, _>>()?,
+                gate_up: scope.experts(indices.clone().map(gate_up).collect::<Result<_, _>>()?)?,
+                down: scope.experts(indices.map(down).collect::<Result<_, _>>()?)?,
             },
         })
     }

@@ -56,6 +56,11 @@ impl<'a, B: Backend> Scope<'a, B> {
         self.packed(|part| names[part].0, &views)
     }
 
+    /// The experts' matrices together.
+    pub(super) fn experts(&self, matrices: Vec<B::Matrix>) -> Result<B::Matrices, WeightsError> {
+        self.backend.matrices(matrices).map_err(|reason| WeightsError::Backend { tensor: self.path("experts"), reason })
+    }
+
     /// The biases that belong to such matrices.
     pub(super) fn biases(&self, names: &[(&str, usize)], cut: Cut) -> Result<B::Vector, WeightsError> {
         // A matrix cut by columns gives every rank the whole output.

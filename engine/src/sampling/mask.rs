@@ -12,6 +12,11 @@ impl TokenMask {
         Self { words }
     }
 
+    /// Bit `id % 32` of word `id / 32`.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+
     pub fn allows(&self, id: u32) -> bool {
         self.words.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1)
     }

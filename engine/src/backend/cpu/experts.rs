@@ -23,7 +23,7 @@ struct Visit {
     weight: f32,
 }
 
-pub(super) fn experts(cpu: &Cpu, x: &CpuBuffer, logits: &CpuBuffer, experts: &Experts<CpuMatrix>, out: &mut CpuBuffer) {
+pub(super) fn experts(cpu: &Cpu, x: &CpuBuffer, logits: &CpuBuffer, experts: &Experts<Vec<CpuMatrix>>, out: &mut CpuBuffer) {
     assert_eq!((x.rows(), experts.gate_up.len()), (logits.rows(), logits.cols()), "rows of x and logits, number of experts");
     assert_eq!(experts.gate_up.len(), experts.down.len(), "number of experts");
     out.reshape(x.rows(), x.cols());

@@ -40,9 +40,8 @@ use super::{
     Activation, AttentionConfig, Backend, BackendError, Experts, KvLayout, MatrixView, Norm, QkNorm, RaggedBatch, RopeTable, TensorView,
 };
 use crate::{
-    kv::BlockId,
     sampling::{self, SampledToken, ScoredToken},
-    scheduler::{BlockTransfer, SampleRequest},
+    scheduler::{BlockCopy, BlockTransfer, SampleRequest},
 };
 
 pub struct CpuBackend {
@@ -87,6 +86,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     type Matrix = CpuMatrix;
+    type Matrices = Vec<CpuMatrix>;
     type Vector = CpuVector;
     type Buffer = CpuBuffer;
     type KvCache = CpuKvCache;
@@ -100,6 +100,10 @@ impl Backend for CpuBackend {
 
     fn matrix(&self, parts: &[MatrixView<'_>]) -> Result<CpuMatrix, BackendError> {
         CpuMatrix::pack(parts, self.config.weights, &self.cpu.pool)
+    }
+
+    fn matrices(&self, experts: Vec<CpuMatrix>) -> Result<Vec<CpuMatrix>, BackendError> {
+        Ok(experts)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CpuVector, BackendError> {
@@ -128,8 +132,8 @@ impl Backend for CpuBackend {
         KvShape { layout, dtype: self.config.kv_dtype }.block_bytes()
     }
 
-    fn copy_block(&self, kv: &mut CpuKvCache, from: BlockId, to: BlockId) {
-        kv.copy_block(from.0 as usize, to.0 as usize);
+    fn copy_blocks(&self, kv: &mut CpuKvCache, copies: &[BlockCopy]) {
+        copies.iter().for_each(|copy| kv.copy_block(copy.from.0 as usize, copy.to.0 as usize));
     }
 
     fn host_kv_cache(&self, layout: KvLayout) -> Result<CpuKvCache, BackendError> {
@@ -181,7 +185,7 @@ impl Backend for CpuBackend {
         activation::soft_cap(&self.cpu, x, cap);
     }
 
-    fn experts(&self, x: &CpuBuffer, logits: &CpuBuffer, experts: &Experts<CpuMatrix>, out: &mut CpuBuffer) {
+    fn experts(&self, x: &CpuBuffer, logits: &CpuBuffer, experts: &Experts<Vec<CpuMatrix>>, out: &mut CpuBuffer) {
         experts::experts(&self.cpu, x, logits, experts, out);
     }
 
