@@ -20,6 +20,17 @@ fn shared_bytes(rows: usize, dim: usize) -> usize {
     2 * (rows + 4 * 64) * (dim + 8)
 }
 
+/// The least head size that kernels are made for and that holds `head_dim`.
+pub(super) fn kernel_dim(head_dim: usize) -> usize {
+    if head_dim <= 64 {
+        64
+    } else if head_dim <= 128 {
+        128
+    } else {
+        256
+    }
+}
+
 impl CudaBackend {
     pub(super) fn run_rope(
         &self,

@@ -4,7 +4,7 @@ use tokenflow_gpu::Element;
 
 pub use crate::backend::cpu::KvType;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CudaConfig {
     /// The type of activations and of plain weights.
     pub compute: Element,
@@ -26,6 +26,18 @@ pub struct CudaConfig {
     pub batch_invariant: bool,
     /// Positions of the context that one block of decode attention takes; a multiple of 64.
     pub split_positions: usize,
+    /// What kernels are compiled for; `None` compiles every variant, as prebuilt binaries have them.
+    pub needs: Option<Needs>,
+}
+
+/// What a model needs of the kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needs {
+    pub head_dim: usize,
+    /// Encodings of weights beside plain ones, as kernels call them ("q4_k"), and "odd" where rows of weights are no multiple of 8 long.
+    pub formats: Vec<&'static str>,
+    /// Whether there are layers with experts.
+    pub experts: bool,
 }
 
 impl Default for CudaConfig {
@@ -41,6 +53,7 @@ impl Default for CudaConfig {
             enforce_eager: false,
             batch_invariant: false,
             split_positions: 256,
+            needs: None,
         }
     }
 }
@@ -86,6 +99,11 @@ impl CudaConfig {
             KvType::BF16 | KvType::F16 => 2,
             KvType::Fp8 => 1,
         }
+    }
+
+    /// Whether products of many rows have tensor cores.
+    pub(super) fn has_tiles(&self) -> bool {
+        self.compute != Element::F32
     }
 
     /// Whether attention is in f32 throughout, by a kernel of its own for all rows.

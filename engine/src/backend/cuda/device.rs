@@ -8,7 +8,7 @@ use std::sync::{
 
 use bytemuck::NoUninit;
 use parking_lot::Mutex;
-use tokenflow_gpu::{Event, Gpu, GpuError, Grid, Stream};
+use tokenflow_gpu::{Event, Gpu, GpuError, Grid, Stream, kernels::LoadOptions};
 
 use super::{
     buffer::Resized,
@@ -37,10 +37,10 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) fn new(gpu: Gpu, config: CudaConfig) -> Result<Arc<Self>, BackendError> {
+    pub(super) fn new(gpu: Gpu, config: CudaConfig, options: &LoadOptions<'_>) -> Result<Arc<Self>, BackendError> {
         let stream = gpu.stream()?;
         Ok(Arc::new(Self {
-            library: Library::new(&gpu, &config),
+            library: Library::load(&gpu, &config, options)?,
             stream,
             gpu,
             config,

@@ -1,61 +1,67 @@
-//! Kernels by name, compiled file by file when the first of a file is asked for.
+//! The kernels that a backend may launch: files and variants that its types and its model need, loaded when it opens.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
-use parking_lot::{Mutex, RwLock};
-use tokenflow_gpu::{Driver, Function, Gpu, GpuError, RawModule};
+use parking_lot::RwLock;
+use tokenflow_gpu::{
+    Function, Gpu, GpuError, Kernels,
+    kernels::{LoadOptions, Sources},
+};
 
-use super::{config::CudaConfig, sources};
+use super::{
+    config::{CudaConfig, tag},
+    sources,
+};
 
 /// Parts of a name.
 const MAX_PARTS: usize = 6;
 
 pub(super) struct Library {
-    driver: Arc<dyn Driver>,
-    functions: RwLock<HashMap<[&'static str; MAX_PARTS], Function>>,
-    modules: Mutex<HashMap<&'static str, RawModule>>,
+    kernels: Kernels,
+    /// Looked up without making a name.
+    known: RwLock<HashMap<[&'static str; MAX_PARTS], Function>>,
 }
 
 impl Library {
-    pub(super) fn new(gpu: &Gpu, _config: &CudaConfig) -> Self {
-        Self { driver: gpu.driver().clone(), functions: RwLock::default(), modules: Mutex::default() }
+    pub(super) fn load(gpu: &Gpu, config: &CudaConfig, options: &LoadOptions<'_>) -> Result<Self, GpuError> {
+        Ok(Self { kernels: Kernels::load(gpu, &sources_for(config), options)?, known: RwLock::default() })
     }
 
+    /// The kernel whose name `parts` make, with "_" between them.
     pub(super) fn function(&self, parts: &[&'static str]) -> Result<Function, GpuError> {
         let mut key = [""; MAX_PARTS];
         key[..parts.len()].copy_from_slice(parts);
-        if let Some(function) = self.functions.read().get(&key) {
+        if let Some(function) = self.known.read().get(&key) {
             return Ok(*function);
         }
-        let name: &'static str = String::leak(parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("_"));
-        let file = sources::file_of(parts).ok_or_else(|| missing(name, "any file"))?;
-        let mut modules = self.modules.lock();
-        let module = match modules.get(file.name) {
-            Some(module) => *module,
-            None => {
-                let image = self.driver.compile(file.name, file.text, sources::HEADERS, &[])?;
-                let module = self.driver.load_module(&image)?;
-                modules.insert(file.name, module);
-                module
-            }
-        };
-        // SAFETY: the module is loaded, and unloaded with this.
-        let raw = unsafe { self.driver.function(module, name)? }.ok_or_else(|| missing(name, file.name))?;
-        let function = Function { raw, name };
-        self.functions.write().insert(key, function);
+        let function = self.kernels.get(&parts.join("_"))?;
+        self.known.write().insert(key, function);
         Ok(function)
     }
 }
 
-fn missing(name: &str, file: &str) -> GpuError {
-    GpuError::Call { call: "kernel lookup", reason: format!("there is no {name} in {file}") }
+/// What `config` needs of all kernels.
+pub(super) fn sources_for(config: &CudaConfig) -> Sources<'static> {
+    let is_needed = |name: &str| match name {
+        "attention_exact.cu" => config.is_exact(),
+        "attention_decode.cu" | "attention_prefill.cu" => !config.is_exact(),
+        "linear_tile.cu" => config.has_tiles(),
+        "moe_product_tile.cu" => config.has_tiles() && config.needs.as_ref().is_none_or(|needs| needs.experts),
+        "moe_product.cu" | "moe_route.cu" => config.needs.as_ref().is_none_or(|needs| needs.experts),
+        _ => true,
+    };
+    let defines = config.needs.as_ref().map_or(Vec::new(), |needs| {
+        let dim = super::attention::kernel_dim(needs.head_dim).to_string();
+        let (compute, kv) = (tag(config.compute), format!("KV_{}", config.kv_tag()));
+        let variants =
+            [compute.to_owned(), kv, format!("DIM_{dim}")].into_iter().chain(needs.formats.iter().map(|format| (*format).to_owned()));
+        ["TOKENFLOW_ONLY".to_owned()].into_iter().chain(variants.map(|name| format!("TOKENFLOW_{}", name.to_uppercase()))).collect()
+    });
+    let files = sources::FILES.iter().filter(|file| is_needed(file.name)).copied().collect();
+    Sources { files, headers: sources::HEADERS.to_vec(), defines }
 }
 
-impl Drop for Library {
-    fn drop(&mut self) {
-        for module in self.modules.get_mut().values() {
-            // SAFETY: loaded by this driver; whatever launched its kernels has been waited for.
-            unsafe { self.driver.unload_module(*module) };
-        }
-    }
+/// All kernels in all variants, as prebuilt binaries have them.
+pub fn all_sources() -> Sources<'static> {
+    Sources { files: sources::FILES.to_vec(), headers: sources::HEADERS.to_vec(), defines: Vec::new() }
 }

@@ -48,7 +48,7 @@ impl CudaBackend {
         let bias = bias.map_or(DevicePtr::NULL, CudaVector::start);
         let args = args::Linear { weight: weight.weight, x: x.data(), bias, out, rows: rows as u32, unused: 0 };
         let few = few_features(self.device.warp());
-        let has_tiles = config.compute != Element::F32;
+        let has_tiles = config.has_tiles();
         let (suffix, tile_rows, tile_features) = match rows {
             _ if has_tiles && config.batch_invariant => ("tile", TILE, TILE),
             1 => ("1", 1, few),

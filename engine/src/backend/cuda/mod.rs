@@ -25,12 +25,13 @@ pub mod weights;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokenflow_gpu::Gpu;
+use tokenflow_gpu::{Gpu, kernels::LoadOptions};
 
 pub use batch::CudaBatch;
 pub use buffer::{Buffer, CudaVector};
-pub use config::{CudaConfig, KvType};
+pub use config::{CudaConfig, KvType, Needs};
 pub use kv::{CudaHostKvCache, CudaKvCache};
+pub use library::all_sources;
 pub use sampling::CudaSampled;
 pub use weights::CudaMatrix;
 
@@ -55,11 +56,13 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
+    /// Loads kernels as `options` say.
+    ///
     /// # Errors
-    /// When the card cannot do what `config` asks for, or has no room for what every step needs.
-    pub fn open(gpu: Gpu, config: CudaConfig) -> Result<Self, BackendError> {
+    /// When the card cannot do what `config` asks for, kernels cannot be compiled, or there is no room for what every step needs.
+    pub fn open(gpu: Gpu, config: CudaConfig, options: &LoadOptions<'_>) -> Result<Self, BackendError> {
         config.check().map_err(BackendError::Device)?;
-        let device = Device::new(gpu, config)?;
+        let device = Device::new(gpu, config, options)?;
         Ok(Self {
             graphs: Mutex::default(),
             scratch: Mutex::new(Scratch::new(&device)),
