@@ -1,8 +1,10 @@
 //! CUDA, as the [`Driver`] of NVIDIA's cards: each function sets the card's primary context on its thread and makes one call of the driver.
 
+mod cublaslt;
 mod libcuda;
 mod nvrtc;
 mod open;
+mod products;
 
 use std::{
     ffi::{CString, c_int, c_void},
@@ -16,8 +18,10 @@ use cudarc::driver::sys::{
 };
 
 use self::{
+    cublaslt::LibCublasLt,
     libcuda::{LibCuda, NOT_FOUND, NOT_READY, OUT_OF_MEMORY, SUCCESS, cu},
     nvrtc::Nvrtc,
+    products::Products,
 };
 use crate::{
     DeviceInfo, DevicePtr, Driver, GpuError, Grid, MemoryInfo, Product, RawEvent, RawFunction, RawGraph, RawModule, RawStream, host,
@@ -33,6 +37,7 @@ pub struct CudaDriver {
     version: (i32, i32),
     /// Looked for when the first kernel is compiled: binaries that are there need none.
     nvrtc: OnceLock<Result<Nvrtc, String>>,
+    products: OnceLock<Option<Products>>,
 }
 
 // SAFETY: the context may be current in any number of threads, and the driver's functions are thread-safe.
@@ -42,7 +47,7 @@ unsafe impl Sync for CudaDriver {}
 
 impl CudaDriver {
     fn new(lib: LibCuda, info: DeviceInfo, device: c_int, context: CUcontext, version: (i32, i32)) -> Self {
-        Self { lib, info, device, context, version, nvrtc: OnceLock::new() }
+        Self { lib, info, device, context, version, nvrtc: OnceLock::new(), products: OnceLock::new() }
     }
 
     /// The driver, once this card's context is this thread's.
@@ -62,10 +67,23 @@ impl CudaDriver {
     fn nvrtc(&self) -> Result<&Nvrtc, GpuError> {
         self.nvrtc.get_or_init(|| Nvrtc::find(self.version)).as_ref().map_err(|e| GpuError::Unavailable(e.clone()))
     }
+
+    fn products(&self) -> Option<&Products> {
+        let open = || {
+            let lib = LibCublasLt::find(self.version).map_err(GpuError::Unavailable)?;
+            self.here()?;
+            Products::new(lib)
+        };
+        let opened = || open().inspect_err(|reason| tracing::info!("products are those of own kernels: {reason}")).ok();
+        self.products.get_or_init(opened).as_ref()
+    }
 }
 
 impl Drop for CudaDriver {
     fn drop(&mut self) {
+        if self.here().is_ok() {
+            drop(self.products.take());
+        }
         // SAFETY: retained in `open`, once.
         unsafe { (self.lib.cuDevicePrimaryCtxRelease_v2)(self.device) };
     }
@@ -296,10 +314,21 @@ impl Driver for CudaDriver {
     }
 
     fn has_products(&self) -> bool {
-        false
+        self.products().is_some()
     }
 
-    unsafe fn product(&self, _: &Product, _: DevicePtr, _: DevicePtr, _: DevicePtr, _: RawStream) -> Result<(), GpuError> {
-        Err(GpuError::Unavailable("no library of products".into()))
+    unsafe fn product(
+        &self,
+        product: &Product,
+        x: DevicePtr,
+        weight: DevicePtr,
+        out: DevicePtr,
+        stream: RawStream,
+    ) -> Result<(), GpuError> {
+        let Some(products) = self.products() else {
+            return Err(GpuError::Unavailable("cublasLt is not there".into()));
+        };
+        self.here()?;
+        unsafe { products.product(product, x, weight, out, stream_of(stream).cast()) }
     }
 }
