@@ -17,7 +17,7 @@ use super::cublaslt::{Heuristic, LibCublasLt, lt};
 use crate::{DevicePtr, Element, GpuError, Product};
 
 /// Between a full batch's decode and a chunk of a prompt.
-const REPRESENTATIVE_ROWS: usize = 512;
+const REPRESENTATIVE_ROWS: usize = 1024;
 /// The algorithm must do for these as well.
 const OTHER_ROWS: [usize; 6] = [1, 2, 7, 64, 2048, 16384];
 const MAX_CANDIDATES: usize = 32;

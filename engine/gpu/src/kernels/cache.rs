@@ -173,4 +173,60 @@ mod tests {
         assert_eq!(none.load("a"), None);
         assert!(!none.has_failed.load(Relaxed));
     }
+
+    /// Set in the processes that tests start; the folder of the cache.
+    const FOLDER: &str = "TOKENFLOW_TEST_CACHE";
+
+    /// Runs one of the tests below in another process.
+    fn start(test: &str, folder: &Path) -> process::Child {
+        let name = format!("kernels::cache::tests::{test}");
+        process::Command::new(env::current_exe().unwrap()).args(["--exact", &name]).env(FOLDER, folder).spawn().unwrap()
+    }
+
+    #[test]
+    fn writer() {
+        let Some(folder) = env::var_os(FOLDER) else { return };
+        let cache = Cache::new(Some(folder.into()));
+        for length in 0..100_usize {
+            let content = process::id().to_le_bytes().repeat(1000 * (length % 7));
+            cache.store("shared", &content);
+            assert!(cache.load("shared").is_some(), "written by one or the other, but whole");
+        }
+        assert!(!cache.has_failed.load(Relaxed));
+    }
+
+    #[test]
+    fn processes_that_write_the_same_do_not_harm_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let children = [start("writer", folder.path()), start("writer", folder.path())];
+        for mut child in children {
+            assert!(child.wait().unwrap().success());
+        }
+        assert_eq!(files(folder.path()), ["shared"]);
+    }
+
+    #[test]
+    fn writer_without_room() {
+        let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
+        let limit = libc::rlimit { rlim_cur: 1000, rlim_max: 1000 };
+        // SAFETY: of this process, which does nothing else; without the signal a write fails, as on a full disk.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &limit), 0);
+        }
+        let cache = Cache::new(Some(folder.clone()));
+        cache.store("small", &[1; 100]);
+        assert!(!cache.has_failed.load(Relaxed));
+        cache.store("large", &[1; 2000]);
+        assert!(cache.has_failed.load(Relaxed));
+        assert_eq!(cache.load("large"), None);
+        assert_eq!(cache.load("small").unwrap(), [1; 100]);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(start("writer_without_room", folder.path()).wait().unwrap().success());
+        assert_eq!(files(folder.path()), ["small"]);
+    }
 }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::{
     cache::{Cache, default_folder},
-    source::{Source, Sources, key_of, prebuilt_name, stem},
+    source::{Source, Sources, key_of, stem},
 };
 use crate::{Driver, Gpu, GpuError, RawModule};
 
@@ -39,7 +39,7 @@ pub struct Progress<'a> {
 }
 
 pub struct LoadOptions<'a> {
-    /// A folder of binaries that were made elsewhere, by [`prebuilt_name`].
+    /// A folder of binaries that were made elsewhere, by [`Sources::prebuilt_name`].
     pub prebuilt: Option<PathBuf>,
     /// Where compiled files are kept; nowhere if none.
     pub cache: Option<PathBuf>,
@@ -96,13 +96,12 @@ pub(super) fn load(gpu: &Gpu, sources: &Sources, options: &LoadOptions, modules:
 
 impl Loader<'_> {
     fn load_file(&self, file: Source) -> Result<(RawModule, Origin), GpuError> {
-        let key = self.sources.key(file);
-        if let Some(module) = self.prebuilt(file, &key) {
+        if let Some(module) = self.prebuilt(file) {
             return Ok((module, Origin::Prebuilt));
         }
         let compiler = self.compiler.get_or_init(|| self.driver.compiler()).clone()?;
         let arch = &self.driver.info().arch;
-        let name = format!("{}-{arch}-{}.bin", stem(file.name), key_of(&[&key, arch, &compiler]));
+        let name = format!("{}-{arch}-{}.bin", stem(file.name), key_of(&[&self.sources.key(file), arch, &compiler]));
         if let Some(binary) = self.cache.load(&name) {
             match self.driver.load_module(&binary) {
                 Ok(module) => return Ok((module, Origin::Kept)),
@@ -118,8 +117,8 @@ impl Loader<'_> {
         Ok((module, Origin::Compiled))
     }
 
-    fn prebuilt(&self, file: Source, key: &str) -> Option<RawModule> {
-        let path = self.options.prebuilt.as_ref()?.join(prebuilt_name(file.name, key));
+    fn prebuilt(&self, file: Source) -> Option<RawModule> {
+        let path = self.options.prebuilt.as_ref()?.join(self.sources.prebuilt_name(file));
         let binary = fs::read(&path).ok()?;
         match self.driver.load_module(&binary) {
             Ok(module) => Some(module),

@@ -7,7 +7,7 @@ mod source;
 
 pub use cache::default_folder;
 pub use load::{LoadOptions, Origin, Progress};
-pub use source::{Source, Sources, prebuilt_name};
+pub use source::{Source, Sources};
 
 use std::{collections::HashMap, sync::Arc};
 

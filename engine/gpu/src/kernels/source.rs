@@ -15,7 +15,7 @@ pub struct Sources<'a> {
     pub files: Vec<Source<'a>>,
     /// Found by name where a text includes them.
     pub headers: Vec<Source<'a>>,
-    /// `NAME` or `NAME=value`.
+    /// `NAME` or `NAME=value`; they choose among the kernels of a file, which without any has them all.
     pub defines: Vec<String>,
 }
 
@@ -36,22 +36,20 @@ impl<'a> Sources<'a> {
     }
 
     /// What the file's binaries depend on, whatever compiles them: 32 hexadecimal digits.
-    pub fn key(&self, file: Source<'a>) -> String {
+    pub(super) fn key(&self, file: Source<'a>) -> String {
+        key_of(&[&[self.text_key(file).as_str()], &self.defines.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat())
+    }
+
+    /// What a binary is called that was made without definitions, with all of the file's kernels, for several cards.
+    pub fn prebuilt_name(&self, file: Source<'a>) -> String {
+        format!("{}-{}.fatbin", stem(file.name), self.text_key(file))
+    }
+
+    fn text_key(&self, file: Source<'a>) -> String {
         let mut headers = self.headers_of(file);
         headers.sort_by_key(|h| h.name);
-        let mut hash = Sha256::new();
-        let defines = self.defines.iter().map(|define| ("define", define.as_str()));
-        for (name, text) in [(file.name, file.text)].into_iter().chain(headers.iter().map(|h| (h.name, h.text))).chain(defines) {
-            add(&mut hash, name);
-            add(&mut hash, text);
-        }
-        digits(&hash.finalize())
+        key_of(&[file].iter().chain(&headers).flat_map(|source| [source.name, source.text]).collect::<Vec<_>>())
     }
-}
-
-/// What a binary for several cards is called that was made of texts with this [`Sources::key`].
-pub fn prebuilt_name(file: &str, key: &str) -> String {
-    format!("{}-{key}.fatbin", stem(file))
 }
 
 pub(super) fn stem(file: &str) -> &str {
@@ -61,17 +59,11 @@ pub(super) fn stem(file: &str) -> &str {
 /// A key of several parts, none of which can run into the next.
 pub(super) fn key_of(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    parts.iter().for_each(|part| add(&mut hash, part));
-    digits(&hash.finalize())
-}
-
-fn add(hash: &mut Sha256, part: &str) {
-    hash.update((part.len() as u64).to_le_bytes());
-    hash.update(part);
-}
-
-fn digits(hash: &[u8]) -> String {
-    hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn included(text: &str) -> impl Iterator<Item = &str> {
@@ -106,6 +98,9 @@ mod tests {
         assert_eq!(key(&first), key(&sources("1", "2", None)), "a header that it does not include");
         assert_ne!(key(&first), key(&sources("2", "1", None)), "a header's header");
         assert_ne!(key(&first), key(&sources("1", "1", Some("ONLY=1"))), "a definition");
+        let prebuilt = |s: &Sources<'static>| s.prebuilt_name(s.files[0]);
+        assert_eq!(prebuilt(&first), prebuilt(&sources("1", "1", Some("ONLY=1"))), "all kernels are in it");
+        assert_ne!(prebuilt(&first), prebuilt(&sources("2", "1", None)));
         assert_ne!(key_of(&["ab", "c"]), key_of(&["a", "bc"]));
     }
 
