@@ -10,7 +10,8 @@ use crate::{
 /// A device and its kernels. Model code is written once over this trait.
 ///
 /// Operations are issued in program order; a device may run them later, but in that order. Only [`Backend::read_sampled`],
-/// [`Backend::score`] and [`Backend::read_rows`] return values to the host. Shapes are the caller's duty; a backend panics on a mismatch.
+/// [`Backend::score`] and [`Backend::read_rows`] return values to the host. What fails in an operation that returns no error is kept for the
+/// next that does, and nothing is issued in between. Shapes are the caller's duty; a backend panics on a mismatch.
 pub trait Backend: Send + Sync + 'static {
     /// A weight matrix `[out_features, in_features]`, packed as the device wants it.
     type Matrix: Send + Sync;
@@ -164,6 +165,14 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// When the device failed in any operation up to there.
     fn read_sampled(&self, sampled: Self::Sampled) -> Result<Vec<SampledToken>, BackendError>;
+
+    /// Whether all that was issued since the last call that returns errors could be. Waits for nothing.
+    ///
+    /// # Errors
+    /// The first that could not.
+    fn check(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Waits for everything that was issued.
     ///

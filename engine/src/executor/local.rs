@@ -173,6 +173,7 @@ impl<B: Backend> Executor for LocalExecutor<B> {
         if !plan.sequences.is_empty() {
             self.issue(plan, &mut issued)?;
         }
+        self.backend.check().map_err(|e| self.failed(&e))?;
         self.last_rows = issued.ids.len();
         self.last_tokens = None;
         self.in_flight.push_back(issued);

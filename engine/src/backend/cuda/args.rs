@@ -160,6 +160,15 @@ pub struct Linear {
 
 #[derive(Clone, Copy, Debug, NoUninit)]
 #[repr(C)]
+pub struct Bias {
+    pub x: DevicePtr,
+    pub bias: DevicePtr,
+    pub rows: u32,
+    pub cols: u32,
+}
+
+#[derive(Clone, Copy, Debug, NoUninit)]
+#[repr(C)]
 pub struct Widen {
     pub weight: Weight,
     pub out: DevicePtr,

@@ -39,11 +39,11 @@ impl CudaBackend {
         assert_eq!(shape.cols, weight.columns(), "columns of x and the weights");
         assert!(bias.is_none_or(|bias| bias.len == weight.features()), "features of the weights and the bias");
         let (rows, features) = (shape.rows, weight.features());
-        if rows > LIBRARY_ROWS && bias.is_none() && weight.is_plain() && !config.batch_invariant && self.device.gpu.driver().has_products()
-        {
-            let product = Product { rows, features, inner: shape.cols, element: config.compute, out: to };
-            // SAFETY: shapes were compared, and memory lives until the stream has been waited for.
-            return unsafe { self.device.stream.product(&product, x.data(), weight.weight.codes, out) };
+        if self.is_the_librarys(rows, weight) {
+            match self.multiply_by_library(x.data(), [rows, shape.cols], weight, bias, out, to) {
+                Err(GpuError::Call { call, reason }) => self.refuse(weight, call, &reason),
+                done => return done,
+            }
         }
         let bias = bias.map_or(DevicePtr::NULL, CudaVector::start);
         let args = args::Linear { weight: weight.weight, x: x.data(), bias, out, rows: rows as u32, unused: 0 };
@@ -57,5 +57,36 @@ impl CudaBackend {
         };
         let kernel = ["linear", tag(config.compute), weight.format.name(), tag(to), suffix];
         self.device.launch(&kernel, [features.div_ceil(tile_features), rows.div_ceil(tile_rows), 1], THREADS as u32, 0, &args)
+    }
+
+    fn is_the_librarys(&self, rows: usize, weight: &CudaMatrix) -> bool {
+        let is_wanted = rows > LIBRARY_ROWS && weight.is_plain() && !self.device.config.batch_invariant;
+        is_wanted && self.device.gpu.driver().has_products() && !self.refused.lock().contains(&[weight.features(), weight.columns()])
+    }
+
+    /// Leaves products with matrices of this shape to our own kernels from now on.
+    fn refuse(&self, weight: &CudaMatrix, call: &str, reason: &str) {
+        let shape = [weight.features(), weight.columns()];
+        tracing::warn!(?shape, call, reason, "the library of products does not take this shape of weights");
+        self.refused.lock().insert(shape);
+    }
+
+    fn multiply_by_library(
+        &self,
+        x: DevicePtr,
+        [rows, inner]: [usize; 2],
+        weight: &CudaMatrix,
+        bias: Option<&CudaVector>,
+        out: DevicePtr,
+        to: Element,
+    ) -> Result<(), GpuError> {
+        let product = Product { rows, features: weight.features(), inner, element: self.device.config.compute, out: to };
+        // SAFETY: shapes were compared, and memory lives until the stream has been waited for.
+        unsafe { self.device.stream.product(&product, x, weight.weight.codes, out)? };
+        let Some(bias) = bias else { return Ok(()) };
+        let args = args::Bias { x: out, bias: bias.start(), rows: rows as u32, cols: weight.features() as u32 };
+        let total = rows * weight.features();
+        let blocks = self.device.stride_blocks(total);
+        self.device.launch(&["add_bias", tag(to)], [blocks, 1, 1], self.device.threads(total, 256), 0, &args)
     }
 }

@@ -22,7 +22,7 @@ mod sources;
 mod upload;
 pub mod weights;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
 use tokenflow_gpu::{Gpu, kernels::LoadOptions};
@@ -52,6 +52,8 @@ pub struct CudaBackend {
     copies: Mutex<Upload>,
     /// Query heads that share a KV head in the attention that ran last: what the work of prefills is cut by.
     group: Mutex<usize>,
+    /// Shapes of weights that the library of products does not take.
+    refused: Mutex<HashSet<[usize; 2]>>,
     device: Arc<Device>,
 }
 
@@ -71,6 +73,7 @@ impl CudaBackend {
             tile_work: Mutex::new(Upload::new(&device, 1 << 12)?),
             copies: Mutex::new(Upload::new(&device, 1 << 12)?),
             group: Mutex::new(1),
+            refused: Mutex::default(),
             device,
         })
     }

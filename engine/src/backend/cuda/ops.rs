@@ -184,6 +184,10 @@ impl Backend for CudaBackend {
         Ok(self.read_chosen(sampled)?)
     }
 
+    fn check(&self) -> Result<(), BackendError> {
+        Ok(self.device.outcome()?)
+    }
+
     fn finish(&self) -> Result<(), BackendError> {
         self.device.outcome()?;
         Ok(self.device.finish()?)

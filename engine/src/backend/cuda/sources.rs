@@ -11,7 +11,7 @@ macro_rules! sources {
 /// Files to compile; the slowest first.
 pub(super) const FILES: &[Source<'static>] = sources![
     "attention_prefill.cu" "linear_tile.cu" "attention_decode.cu" "linear.cu" "moe_product_tile.cu" "moe_product.cu" "sample.cu" "rope.cu"
-    "attention_exact.cu" "moe_route.cu" "activation.cu" "adjust.cu" "columns.cu" "copy_blocks.cu" "embed.cu" "gather.cu" "logprobs.cu"
+    "attention_exact.cu" "moe_route.cu" "activation.cu" "adjust.cu" "bias.cu" "columns.cu" "copy_blocks.cu" "embed.cu" "gather.cu" "logprobs.cu"
     "norm.cu" "stream.cu" "widen.cu"
 ];
 
