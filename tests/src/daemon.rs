@@ -35,7 +35,15 @@ impl Daemon {
     ///
     /// # Errors
     /// When it cannot be started, ends before it is ready, or takes longer than a minute; the message carries its log.
-    pub fn start(mut command: Command) -> anyhow::Result<Self> {
+    pub fn start(command: Command) -> anyhow::Result<Self> {
+        Self::start_within(command, START_TIMEOUT)
+    }
+
+    /// As [`Daemon::start`], with another limit than a minute.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_within(mut command: Command, limit: Duration) -> anyhow::Result<Self> {
         let name = PathBuf::from(command.get_program()).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         end_with_parent(&mut command);
@@ -47,12 +55,12 @@ impl Daemon {
         copy_lines(stdout, log.clone(), Some(lines));
         copy_lines(stderr, log.clone(), None);
         let mut daemon = Self { child, name, log, url: String::new() };
-        daemon.url = daemon.wait_ready(&ready)?;
+        daemon.url = daemon.wait_ready(&ready, limit)?;
         Ok(daemon)
     }
 
-    fn wait_ready(&mut self, lines: &mpsc::Receiver<String>) -> anyhow::Result<String> {
-        let deadline = Instant::now() + START_TIMEOUT;
+    fn wait_ready(&mut self, lines: &mpsc::Receiver<String>, limit: Duration) -> anyhow::Result<String> {
+        let deadline = Instant::now() + limit;
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -60,7 +68,7 @@ impl Daemon {
                         return Ok(url.to_owned());
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => bail!("{} is not ready after {START_TIMEOUT:?}:\n{}", self.name, self.log()),
+                Err(RecvTimeoutError::Timeout) => bail!("{} is not ready after {limit:?}:\n{}", self.name, self.log()),
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait()?;
                     thread::sleep(Duration::from_millis(50));

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 
 use anyhow::{Context, bail, ensure};
 use bytemuck::{NoUninit, Pod};
-use tokenflow_gpu::{DeviceMemory, DevicePtr, Function, Gpu, Grid, PinnedMemory, Stream};
+use tokenflow_gpu::{DeviceMemory, DevicePtr, Gpu, Grid, Kernels, PinnedMemory, Stream};
 
 /// Bytes before and behind each buffer that no kernel may change: what finds writes out of bounds on a card that does not look for them.
 const GUARD_BYTES: usize = 256;
@@ -18,13 +18,10 @@ pub struct Deviation {
     pub tolerance: f32,
 }
 
-/// Finds a compiled kernel by its name.
-pub type FindFunction = Box<dyn Fn(&str) -> anyhow::Result<Function>>;
-
 /// A card and its compiled kernels.
 pub struct Card {
     gpu: Gpu,
-    function: FindFunction,
+    kernels: Kernels,
     guard_bytes: usize,
     staging: RefCell<Option<PinnedMemory>>,
     /// The deviation that came nearest to its tolerance, or passed it.
@@ -32,10 +29,10 @@ pub struct Card {
 }
 
 impl Card {
-    pub fn new(gpu: Gpu, function: FindFunction) -> Self {
+    pub fn new(gpu: Gpu, kernels: Kernels) -> Self {
         // An emulated card looks at every access itself, and at more of them where buffers have no margin.
         let guard_bytes = if gpu.info().name.starts_with("Emulated") { 0 } else { GUARD_BYTES };
-        Self { gpu, function, guard_bytes, staging: RefCell::default(), worst: Cell::default() }
+        Self { gpu, kernels, guard_bytes, staging: RefCell::default(), worst: Cell::default() }
     }
 
     pub fn gpu(&self) -> &Gpu {
@@ -196,7 +193,7 @@ impl<'a> Device<'a> {
     /// # Errors
     /// When there is no such kernel, the driver fails, or the kernel wrote where it may not.
     pub fn launch<A: NoUninit>(&self, kernel: &str, blocks: [u32; 3], threads: u32, shared_bytes: usize, args: &A) -> anyhow::Result<()> {
-        let function = (self.card.function)(kernel)?;
+        let function = self.card.kernels.get(kernel)?;
         let grid = Grid { blocks, threads, shared_bytes: shared_bytes as u32 };
         // SAFETY: all that the arguments point to lives as long as this, and a wait follows.
         unsafe { self.stream.launch(function, grid, args) }.with_context(|| kernel.to_owned())?;
