@@ -90,7 +90,7 @@ impl Cli {
             }
             Some(Command::Section(args)) => {
                 let SectionArgs { section, device, seconds, scratch, tiny, check } = args;
-                run_section(section, &Settings { device, time: Duration::from_secs_f64(seconds), scratch, tiny, check }).map(|()| true)
+                Ok(run_section(section, &Settings { device, time: Duration::from_secs_f64(seconds), scratch, tiny, check }))
             }
             None => {
                 let RunArgs { device, out, minutes, only, tiny, check } = self.run;

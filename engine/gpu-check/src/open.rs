@@ -1,12 +1,12 @@
 //! The card that is asked for, with its kernels.
 
-use std::{sync::Mutex, time::Instant};
+use std::{path::PathBuf, sync::Mutex, time::Instant};
 
 use anyhow::Context;
 use tokenflow_engine::backend::cuda;
 use tokenflow_gpu::{
     DeviceChoice, Gpu, Kernels,
-    kernels::{LoadOptions, Origin, Progress},
+    kernels::{LoadOptions, Origin, Progress, default_folder},
 };
 
 use crate::card::Card;
@@ -23,21 +23,21 @@ pub fn gpu(device: &str) -> anyhow::Result<Gpu> {
 /// # Errors
 /// When there is no card, or a kernel does not compile.
 pub fn card(device: &str) -> anyhow::Result<Card> {
-    with_kernels(gpu(device)?)
+    with_kernels(gpu(device)?, default_folder())
 }
 
-/// As [`card`], on one that is open.
+/// As [`card`], on one that is open; compiled kernels are kept in the folder, where one is given.
 ///
 /// # Errors
 /// When a kernel does not compile.
-pub fn with_kernels(gpu: Gpu) -> anyhow::Result<Card> {
+pub fn with_kernels(gpu: Gpu, cache: Option<PathBuf>) -> anyhow::Result<Card> {
     let (began, compiled) = (Instant::now(), Mutex::new(0));
     let progress = |progress: Progress| {
         if progress.origin == Origin::Compiled {
             *compiled.lock().expect("nobody panics with it") += 1;
         }
     };
-    let options = LoadOptions { progress: &progress, ..LoadOptions::default() };
+    let options = LoadOptions { progress: &progress, cache, ..LoadOptions::default() };
     let kernels = Kernels::load(&gpu, &cuda::all_sources(), &options).context("kernels")?;
     eprintln!(
         "   kernels are ready after {:.1} s, {} files compiled",

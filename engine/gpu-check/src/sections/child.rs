@@ -94,22 +94,27 @@ impl Teller {
     }
 }
 
-/// Runs the section and tells what it finds.
-///
-/// # Errors
-/// When it cannot begin.
-pub fn run_section(section: SectionName, settings: &Settings) -> anyhow::Result<()> {
+/// Runs the section and tells what it finds; false where it could not do its work.
+pub fn run_section(section: SectionName, settings: &Settings) -> bool {
     let teller = Teller::new(settings);
+    let result = find(section, settings, &teller);
+    if result.is_err() {
+        teller.tell(&Finding::check(section.name(), &result, None, teller.began.elapsed().as_secs_f64()));
+    }
+    result.is_ok()
+}
+
+fn find(section: SectionName, settings: &Settings, teller: &Teller) -> anyhow::Result<()> {
     match section {
-        SectionName::Device => device::find(settings, &teller),
+        SectionName::Device => device::find(settings, teller),
         SectionName::Kernels => {
             let card = open::card(&settings.device)?;
             kernels::all().for_each(|check| teller.check(check.name, Some(&card), || (check.run)(&card)));
             Ok(())
         }
-        SectionName::Parity => parity::run(settings, &teller),
-        SectionName::Speed => speed::run(settings, &teller),
-        SectionName::Serve => serve::run(settings, &teller),
-        SectionName::Reference => reference::run(settings, &teller),
+        SectionName::Parity => parity::run(settings, teller),
+        SectionName::Speed => speed::run(settings, teller),
+        SectionName::Serve => serve::run(settings, teller),
+        SectionName::Reference => reference::run(settings, teller),
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -88,13 +88,13 @@ fn section_process(
                         }
                     }
                     Err(RecvTimeoutError::Timeout) => break None,
-                    Err(RecvTimeoutError::Disconnected) => break wait_until(&mut child, deadline),
+                    Err(RecvTimeoutError::Disconnected) => break wait_until(&mut child.process, deadline),
                 }
             };
             if ended.is_none() {
-                end(&mut child);
+                end(&mut child.process);
             }
-            Ok(ended)
+            Ok((ended, child.last_words()))
         }
         Err(error) => Err(error),
     };
@@ -107,42 +107,65 @@ fn section_process(
     Ok(())
 }
 
-fn verdict(ended: anyhow::Result<Option<ExitStatus>>, findings: &[Finding], limit: Duration) -> (Status, Option<String>) {
+/// `ended` is how the process ended, if in time, and what it said last.
+fn verdict(ended: anyhow::Result<(Option<ExitStatus>, String)>, findings: &[Finding], limit: Duration) -> (Status, Option<String>) {
     let failures = findings.iter().filter(|finding| finding.failed()).count();
+    let (ended, last_words) = match ended {
+        Ok(ended) => ended,
+        Err(error) => return (Status::Failed, Some(format!("{error:#}"))),
+    };
     match ended {
-        Err(error) => (Status::Failed, Some(format!("{error:#}"))),
-        Ok(None) => (Status::TimedOut, Some(format!("it was ended after {:.0} s", limit.as_secs_f64()))),
-        Ok(Some(status)) if status.success() && failures == 0 => match findings {
+        None => (Status::TimedOut, Some(format!("it was ended after {:.0} s; it had said: {last_words}", limit.as_secs_f64()))),
+        Some(status) if status.success() && failures == 0 => match findings {
             [] => (Status::Skipped, Some("there was nothing to do".to_owned())),
             _ => (Status::Passed, None),
         },
-        Ok(Some(_)) if failures > 0 => (Status::Failed, Some(format!("{failures} failed"))),
-        Ok(Some(status)) => {
+        Some(status) if status.code().is_some() && failures > 0 => (Status::Failed, Some(format!("{failures} failed"))),
+        Some(status) => {
             let how = status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
-            (Status::Failed, Some(format!("the section's process ended with {how}; the last line above says more")))
+            (Status::Failed, Some(format!("its process ended with {how}; it had said: {last_words}")))
         }
     }
 }
 
-fn start(run: &Run, section: SectionName, scratch: &Path, limit: Duration) -> anyhow::Result<(Child, mpsc::Receiver<String>)> {
+/// A section's process.
+struct SectionProcess {
+    process: Child,
+    stderr: JoinHandle<String>,
+}
+
+impl SectionProcess {
+    /// What it said last, once it has ended.
+    fn last_words(self) -> String {
+        self.stderr.join().unwrap_or_default()
+    }
+}
+
+fn start(run: &Run, section: SectionName, scratch: &Path, limit: Duration) -> anyhow::Result<(SectionProcess, mpsc::Receiver<String>)> {
     ensure!(!limit.is_zero(), "no time is left");
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("section").arg(section.name()).args(["--device", &run.device]);
-    command.args(["--seconds", &limit.as_secs_f64().to_string()]);
-    command.arg("--scratch").arg(scratch);
+    command.args(["--seconds", &limit.as_secs_f64().to_string()]).arg("--scratch").arg(scratch);
     if run.tiny {
         command.arg("--tiny");
     }
     if let Some(check) = &run.check {
         command.args(["--check", check]);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     end_with_parent(&mut command);
-    let mut child = command.spawn().context("the section's process cannot be started")?;
-    let stdout = child.stdout.take().context("stdout is piped")?;
+    let mut process = command.spawn().context("the section's process cannot be started")?;
+    let stdout = process.stdout.take().context("stdout is piped")?;
+    let stderr = process.stderr.take().context("stderr is piped")?;
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || BufReader::new(stdout).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    Ok((child, lines))
+    let stderr = thread::spawn(move || {
+        BufReader::new(stderr).lines().map_while(Result::ok).fold(String::new(), |last, line| {
+            eprintln!("{line}");
+            if line.trim().is_empty() { last } else { line.trim().to_owned() }
+        })
+    });
+    Ok((SectionProcess { process, stderr }, lines))
 }
 
 fn take(line: &str, findings: &mut Vec<Finding>) {
