@@ -6,5 +6,5 @@
 
 mod args;
 mod checks;
-mod emulator;
+use tokenflow_gpu_emulator as emulator;
 mod mutations;

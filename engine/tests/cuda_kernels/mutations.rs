@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::{
     checks::{Outcome, adjust, attention, experts, linear, pointwise, sampling, weights::Format},
-    emulator::{Library, Mutation, sources},
+    emulator::{Library, Mutation, kernel_sources as sources},
 };
 
 type Check = fn(&Library) -> Outcome;

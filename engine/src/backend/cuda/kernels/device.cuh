@@ -35,8 +35,8 @@ constexpr u32 WARP = EMULATED_WARP;
 #define DYNAMIC_SHARED(type, name) type* name = static_cast<type*>(emulator::dynamic_shared())
 
 /// Makes `body(args)` launchable as `name`, with blocks of up to `threads` threads.
-#define KERNEL(name, Args, threads, ...)                                                                       \
-    static const emulator::Kernel name##_kernel(#name, sizeof(Args), [](const void* p) __attribute__((no_sanitize("thread"))) { \
+#define KERNEL(name, Args, threads, ...)                                                                                          \
+    static const emulator::Kernel name##_kernel(#name, sizeof(Args), threads, [](const void* p) __attribute__((no_sanitize("thread"))) { \
         const Args args = *static_cast<const Args*>(p);                                                        \
         __VA_ARGS__(args);                                                                                     \
     });

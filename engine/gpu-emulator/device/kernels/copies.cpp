@@ -8,8 +8,8 @@ namespace emulator {
 
 void copy_async(void* to, const void* from, size_t bytes) {
     Device& d = *device;
-    d.access(from, bytes, false, false);
-    d.access(to, bytes, true, false);
+    check_access(from, bytes, false);
+    check_access(to, bytes, true);
     Copy copy = {to, {}, bytes, d.fibers[d.thread].copy_groups};
     std::memcpy(copy.data, from, bytes);
     std::memset(to, 0xff, bytes);
@@ -28,7 +28,7 @@ void copy_wait(unsigned pending) {
             continue;
         }
         // Nobody may have touched the place since.
-        d.access(copy.to, copy.bytes, true, false);
+        check_access(copy.to, copy.bytes, true);
         std::memcpy(copy.to, copy.data, copy.bytes);
     }
     fiber.copies.resize(kept);

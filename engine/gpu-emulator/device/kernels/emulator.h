@@ -45,9 +45,9 @@ void* dynamic_shared();
 /// The block's memory for the variable that `key` stands for.
 void* static_shared(const void* key, size_t bytes, size_t align);
 
-/// Adds a kernel to what can be launched by name.
+/// Adds a kernel to what can be launched by name, with blocks of up to `threads` threads.
 struct Kernel {
-    Kernel(const char* name, size_t args_bytes, void (*body)(const void* args));
+    Kernel(const char* name, size_t args_bytes, unsigned threads, void (*body)(const void* args), const char* file = __builtin_FILE());
 };
 
 }  // namespace emulator

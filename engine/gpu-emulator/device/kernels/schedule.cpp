@@ -1,6 +1,7 @@
 // Runs the threads of a block as coroutines, in an order that a seed decides. A warp's lanes go on together after an exchange,
 // a block's threads after a barrier; where some can never arrive, the launch fails and says who waits where.
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -30,34 +31,36 @@ static void fiber_loop() {
     }
 }
 
+/// Runs the fiber, and those whose turn is after its own, until the last of them waits.
 void Device::switch_to(unsigned index) {
-    Fiber& fiber = fibers[index];
-    thread = index;
-    current = launch;
-    unsigned x = launch.block_dim.x, y = launch.block_dim.y;
-    current.thread = {index % x, index / x % y, index / (x * y)};
-    if (_setjmp(scheduler) != 0) {
-        in_fiber = false;
-        return;
-    }
     in_fiber = true;
-    if (fiber.started) _longjmp(fiber.here, 1);
-    fiber.started = true;
-    getcontext(&fiber.start);
-    fiber.start.uc_stack = {fiber.stack, 0, STACK_BYTES};
-    fiber.start.uc_link = nullptr;
-    makecontext(&fiber.start, fiber_loop, 0);
-    setcontext(&fiber.start);
+    resume(index, scheduler);
+    in_fiber = false;
 }
 
-/// Back to the scheduler, until it comes back here.
+void Device::resume(unsigned index, Switch& from) {
+    Fiber& fiber = fibers[index];
+    thread = index;
+    current.thread = fiber.index;
+    if (!fiber.started) {
+        fiber.started = true;
+        prepare(fiber.here, stacks + size_t(index) * STACK_BYTES, STACK_BYTES, fiber_loop);
+    }
+    switch_stacks(from, fiber.here);
+}
+
+/// On to the next whose turn it is, until somebody comes back here.
 void Device::wait(Fiber::State state, const char* what, int line, size_t bytes) {
     Fiber& fiber = fibers[thread];
     fiber.state = state;
     fiber.what = what;
     fiber.line = line;
     fiber.bytes = bytes;
-    if (_setjmp(fiber.here) == 0) _longjmp(scheduler, 1);
+    if (++turn < num_turns) {
+        resume(turns[turn], fiber.here);
+    } else {
+        switch_stacks(fiber.here, scheduler);
+    }
 }
 
 /// The first error counts. A thread that fails goes no further, nor does any other.
@@ -66,7 +69,7 @@ void Device::fail(const std::string& reason) {
         Dim3 b = launch.block;
         error = reason + " (block " + std::to_string(b.x) + "," + std::to_string(b.y) + "," + std::to_string(b.z) + ")";
     }
-    if (in_fiber) _longjmp(scheduler, 1);
+    if (in_fiber) switch_stacks(fibers[thread].here, scheduler);
 }
 
 void barrier(const char* file, int line) { device->wait(Fiber::AT_BARRIER, file, line, 0); }
@@ -93,16 +96,18 @@ bool Device::advance_warp(unsigned index) {
     const unsigned lanes = EMULATED_WARP, first = index * lanes;
     bool any = false;
     for (;;) {
-        unsigned offset = unsigned(next_random(order)), ran = 0;
+        unsigned offset = unsigned(next_random(order));
+        num_turns = turn = 0;
         for (unsigned i = 0; i < lanes; i++) {
             // An odd multiple of a lane's number is a permutation of the lanes.
             unsigned thread = first + (i * (offset | 1) + (offset >> 8)) % lanes;
-            if (fibers[thread].state != Fiber::RUNNABLE) continue;
-            switch_to(thread);
-            if (!error.empty()) return true;
-            ran++;
+            if (fibers[thread].state == Fiber::RUNNABLE) turns[num_turns++] = thread;
         }
-        any |= ran > 0;
+        if (num_turns > 0) {
+            any = true;
+            switch_to(turns[0]);
+            if (!error.empty()) return true;
+        }
         const Fiber& one = fibers[first];
         for (unsigned i = 0; i < lanes; i++) {
             const Fiber& other = fibers[first + i];
@@ -110,12 +115,11 @@ bool Device::advance_warp(unsigned index) {
             if (!same) return any;
         }
         any = true;
-        Warp& warp = warps[index];
         if (one.bytes > 0) {
-            warp.exchanges++;
-        } else if (++warp.barriers == 0xffff) {
-            fail("too many sync_warp for the emulator to count");
-            return true;
+            warps[index].exchanges++;
+        } else {
+            next_segment();
+            warp_first[index] = now();
         }
         for (unsigned i = 0; i < lanes; i++) fibers[first + i].state = Fiber::RUNNABLE;
     }
@@ -128,7 +132,8 @@ bool Device::release_barrier() {
         const Fiber& other = fibers[i];
         if (other.state != Fiber::AT_BARRIER || other.line != one.line || other.what != one.what) return false;
     }
-    if (++barriers == 0xffff) fail("too many sync_block for the emulator to count");
+    next_segment();
+    barrier_first = now();
     for (unsigned i = 0; i < threads; i++) fibers[i].state = Fiber::RUNNABLE;
     return true;
 }
@@ -152,19 +157,18 @@ std::string Device::waiting() {
 
 bool Device::run_block(Dim3 index) {
     release_shared();
-    if (dynamic_bytes > 0) {
-        mark_allocated(0, dynamic_bytes);
-        shared_used = dynamic_bytes;
-    }
+    std::fill_n(shared_allocated.begin(), dynamic_bytes, char(1));
+    shared_used = dynamic_bytes;
     launch.block = index;
-    serial++;
-    barriers = 0;
+    current = launch;
+    next_segment();
+    block_first = barrier_first = now();
     for (unsigned i = 0; i < threads; i++) {
         fibers[i].state = Fiber::RUNNABLE;
         fibers[i].copies.clear();
         fibers[i].copy_groups = 0;
     }
-    for (Warp& warp : warps) warp.barriers = 0;
+    std::fill(std::begin(warp_first), std::end(warp_first), now());
     unsigned num_warps = threads / EMULATED_WARP;
     for (;;) {
         bool any = false;
@@ -201,15 +205,19 @@ bool Device::run(Dim3 grid, Dim3 block, size_t dynamic, void (*kernel)(const voi
         stacks = static_cast<char*>(memory);
         fibers.resize(MAX_THREADS);
         warps.resize(MAX_THREADS / EMULATED_WARP);
-        for (unsigned i = 0; i < MAX_THREADS; i++) fibers[i].stack = stacks + size_t(i) * STACK_BYTES;
     }
     if (!error.empty()) return false;
+    if (owner != pthread_self()) {
+        // What the compiler keeps on a fiber's stack of its thread's variables is worth nothing on another thread.
+        for (Fiber& fiber : fibers) fiber.started = false;
+        owner = pthread_self();
+    }
+    for (unsigned i = 0; i < threads; i++) fibers[i].index = {i % block.x, i / block.x % block.y, i / (block.x * block.y)};
     body = kernel;
     args = arguments;
     order = seed;
     dynamic_bytes = dynamic;
     launch = {{}, {}, block, grid};
-    first_serial = serial + 1;
     device = this;
     bool ok = true;
     // Blocks run in any order on a device: here from the last or from the first.

@@ -8,7 +8,7 @@ use std::{
 
 use bytemuck::Pod;
 
-use super::library::Library;
+use crate::library::Library;
 
 pub struct Device<'a> {
     library: &'a Library,
