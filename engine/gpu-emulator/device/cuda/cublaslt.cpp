@@ -167,7 +167,7 @@ int cublasLtMatmulAlgoGetHeuristic(Handle* handle, Description* description, Mat
     if (int status = check(description, a, b, c, d)) return status;
     results[0] = {};
     results[0].algorithm.data[0] = ALGORITHM;
-    results[0].workspace = std::min<size_t>(preference->workspace, 1024);
+    results[0].workspace = results[0].algorithm.data[1] = std::min<size_t>(preference->workspace, 1024);
     results[0].waves = 1;
     *found = 1;
     return SUCCESS;
@@ -179,8 +179,20 @@ int cublasLtMatmulAlgoCheck(Handle* handle, Description* description, Matrix* a,
     if (int status = check(description, a, b, c, d)) return status;
     *result = {};
     result->algorithm = *algorithm;
-    result->workspace = 1024;
+    result->workspace = algorithm->data[1];
     result->waves = 1;
+    return SUCCESS;
+}
+
+int cublasLtMatmulAlgoConfigGetAttribute(const Algorithm* algorithm, int attribute, void* to, size_t bytes, size_t* written) {
+    LOCKED;
+    if (!algorithm || algorithm->data[0] != ALGORITHM) return refuse("an algorithm that the heuristic did not give");
+    // SPLITK_NUM, REDUCTION_SCHEME: sums are not split.
+    if (attribute != 2 && attribute != 3) return refuse("the emulated GPU knows no attribute " + std::to_string(attribute) + " of an algorithm", UNSUPPORTED);
+    if (bytes != 4) return refuse("an attribute of another size");
+    uint32_t value = attribute == 2 ? 1 : 0;
+    std::memcpy(to, &value, 4);
+    if (written) *written = 4;
     return SUCCESS;
 }
 
@@ -204,7 +216,8 @@ int cublasLtMatmul(Handle* handle, Description* description, const void* alpha, 
     product->c = static_cast<const char*>(c);
     product->d = static_cast<char*>(d);
     product->workspace = static_cast<char*>(workspace);
-    product->workspace_bytes = workspace ? std::min<size_t>(workspace_bytes, 1024) : 0;
+    product->workspace_bytes = algorithm ? algorithm->data[1] : 0;
+    if (product->workspace_bytes > workspace_bytes) return refuse("a workspace that is smaller than the algorithm wants");
     product->layouts[0] = *a_layout;
     product->layouts[1] = *b_layout;
     product->layouts[2] = *c_layout;

@@ -1,7 +1,7 @@
 //! The few calls that the tests make, as their own words.
 
 use std::{
-    ffi::{CStr, CString, c_void},
+    ffi::{CStr, CString, c_char, c_int, c_void},
     path::Path,
     ptr::null_mut,
 };
@@ -167,31 +167,39 @@ impl Card {
     }
 }
 
+/// A function of NVRTC, which programs open by its name.
+macro_rules! nvrtc {
+    ($name:ident($($type:ty),*)) => {{
+        let library = libc::dlopen(c"libnvrtc.so.12".as_ptr(), libc::RTLD_NOW);
+        assert!(!library.is_null(), "NVRTC is there by its name");
+        let name = CString::new(stringify!($name)).unwrap();
+        std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($type),*) -> c_int>(libc::dlsym(library, name.as_ptr()))
+    }};
+}
+
 /// The image, or NVRTC's log.
 #[allow(clippy::undocumented_unsafe_blocks)]
 pub fn compile(text: &str, header: &str) -> std::result::Result<Vec<u8>, String> {
-    use cudarc::nvrtc::sys::{self as nvrtc, nvrtcResult};
+    type Text = *const c_char;
+    type Program = *mut c_void;
     let (text, header) = (CString::new(text).unwrap(), CString::new(header).unwrap());
     let mut program = null_mut();
     let (headers, names) = ([header.as_ptr()], [c"device.cuh".as_ptr()]);
     let options = [c"--gpu-architecture=sm_90".as_ptr()];
     unsafe {
-        assert_eq!(
-            nvrtc::nvrtcCreateProgram(&mut program, text.as_ptr(), c"simple.cu".as_ptr(), 1, headers.as_ptr(), names.as_ptr()),
-            nvrtcResult::NVRTC_SUCCESS
-        );
-        let result = nvrtc::nvrtcCompileProgram(program, 1, options.as_ptr());
-        let mut bytes = 0;
-        if result != nvrtcResult::NVRTC_SUCCESS {
-            nvrtc::nvrtcGetProgramLogSize(program, &mut bytes);
-            let mut log = vec![0_u8; bytes];
-            nvrtc::nvrtcGetProgramLog(program, log.as_mut_ptr().cast());
-            return Err(String::from_utf8(log).unwrap());
-        }
-        nvrtc::nvrtcGetCUBINSize(program, &mut bytes);
-        let mut image = vec![0_u8; bytes];
-        nvrtc::nvrtcGetCUBIN(program, image.as_mut_ptr().cast());
-        nvrtc::nvrtcDestroyProgram(&mut program);
-        Ok(image)
+        let create = nvrtc!(nvrtcCreateProgram(*mut Program, Text, Text, c_int, *const Text, *const Text));
+        assert_eq!(create(&mut program, text.as_ptr(), c"simple.cu".as_ptr(), 1, headers.as_ptr(), names.as_ptr()), 0);
+        let failed = nvrtc!(nvrtcCompileProgram(Program, c_int, *const Text))(program, 1, options.as_ptr()) != 0;
+        let (size, get) = if failed {
+            (nvrtc!(nvrtcGetProgramLogSize(Program, *mut usize)), nvrtc!(nvrtcGetProgramLog(Program, *mut u8)))
+        } else {
+            (nvrtc!(nvrtcGetCUBINSize(Program, *mut usize)), nvrtc!(nvrtcGetCUBIN(Program, *mut u8)))
+        };
+        let mut len = 0;
+        assert_eq!(size(program, &mut len), 0);
+        let mut bytes = vec![0_u8; len];
+        assert_eq!(get(program, bytes.as_mut_ptr()), 0);
+        assert_eq!(nvrtc!(nvrtcDestroyProgram(*mut Program))(&mut program), 0);
+        if failed { Err(String::from_utf8(bytes).unwrap()) } else { Ok(bytes) }
     }
 }
