@@ -111,7 +111,13 @@ impl Loader<'_> {
         let headers: Vec<(&str, &str)> = self.sources.headers_of(file).iter().map(|h| (h.name, h.text)).collect();
         let defines: Vec<&str> = self.sources.defines.iter().map(String::as_str).collect();
         let binary = self.driver.compile(file.name, file.text, &headers, &defines)?;
-        let module = self.driver.load_module(&binary)?;
+        let module = self.driver.load_module(&binary).map_err(|error| match error {
+            GpuError::Call { .. } => {
+                let log = format!("the driver refuses what {compiler} made: {error}");
+                GpuError::Compile { file: file.name.into(), arch: arch.clone(), log }
+            }
+            error => error,
+        })?;
         // Only now: what the driver refuses is not worth keeping.
         self.cache.store(&name, &binary);
         Ok((module, Origin::Compiled))
