@@ -41,6 +41,7 @@ pub mod kv;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+mod progress;
 pub mod sampling;
 pub mod scheduler;
 pub mod startup;

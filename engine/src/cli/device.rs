@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use clap::{ArgAction, Args};
+use tokenflow_gpu::DeviceChoice;
 
 /// Where the model runs. Ordinals count the cards that `CUDA_VISIBLE_DEVICES` or `HIP_VISIBLE_DEVICES` leave visible.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,41 +12,27 @@ pub enum DeviceArg {
     #[default]
     Auto,
     Cpu,
-    /// `None` is the first card.
-    Cuda(Option<usize>),
-    Rocm(Option<usize>),
+    Gpu(DeviceChoice),
 }
 
 impl FromStr for DeviceArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("'{text}' is none of auto, cpu, cuda, cuda:N, rocm and rocm:N");
-        let (kind, ordinal) = match text.split_once(':') {
-            None => (text, None),
-            Some((kind, number)) => (kind, Some(number.parse().map_err(|_| unknown())?)),
-        };
-        match (kind, ordinal) {
-            ("auto", None) => Ok(Self::Auto),
-            ("cpu", None) => Ok(Self::Cpu),
-            ("cuda", ordinal) => Ok(Self::Cuda(ordinal)),
-            ("rocm", ordinal) => Ok(Self::Rocm(ordinal)),
-            _ => Err(unknown()),
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            gpu => gpu.parse().map(Self::Gpu).map_err(|_| format!("'{text}' is none of auto, cpu, cuda, cuda:N, rocm and rocm:N")),
         }
     }
 }
 
 impl fmt::Display for DeviceArg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (kind, ordinal) = match self {
-            Self::Auto => ("auto", &None),
-            Self::Cpu => ("cpu", &None),
-            Self::Cuda(ordinal) => ("cuda", ordinal),
-            Self::Rocm(ordinal) => ("rocm", ordinal),
-        };
-        match ordinal {
-            Some(ordinal) => write!(f, "{kind}:{ordinal}"),
-            None => f.write_str(kind),
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu(choice) => choice.fmt(f),
         }
     }
 }
@@ -99,10 +86,10 @@ mod tests {
         for (text, device) in [
             ("auto", DeviceArg::Auto),
             ("cpu", DeviceArg::Cpu),
-            ("cuda", DeviceArg::Cuda(None)),
-            ("cuda:7", DeviceArg::Cuda(Some(7))),
-            ("rocm", DeviceArg::Rocm(None)),
-            ("rocm:0", DeviceArg::Rocm(Some(0))),
+            ("cuda", DeviceArg::Gpu(DeviceChoice::Cuda(None))),
+            ("cuda:7", DeviceArg::Gpu(DeviceChoice::Cuda(Some(7)))),
+            ("rocm", DeviceArg::Gpu(DeviceChoice::Rocm(None))),
+            ("rocm:0", DeviceArg::Gpu(DeviceChoice::Rocm(Some(0)))),
         ] {
             assert_eq!(text.parse(), Ok(device));
             assert_eq!(device.to_string(), text);

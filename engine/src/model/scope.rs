@@ -53,7 +53,18 @@ impl<'a, B: Backend> Scope<'a, B> {
         let load = |(name, rows): &(&str, usize)| self.loader.matrix(&self.path(&weight(name)), [*rows, cols], cut);
         let tensors = names.iter().map(load).collect::<Result<Vec<_>, _>>()?;
         let views: Vec<_> = tensors.iter().map(|t| t.view()).collect();
-        self.packed(|part| names[part].0, &views)
+        let matrix = self.packed(|part| names[part].0, self.backend.matrix(&views));
+        names.iter().for_each(|(name, _)| self.loader.release(&self.path(&weight(name))));
+        matrix
+    }
+
+    /// The matrix `name` of `shape`, whose rows are embeddings.
+    pub(super) fn table(&self, name: &str, shape: [usize; 2]) -> Result<B::Matrix, WeightsError> {
+        let path = self.path(&weight(name));
+        let tensor = self.loader.matrix(&path, shape, Cut::None)?;
+        let table = self.packed(|_| name, self.backend.table(&tensor.view()));
+        self.loader.release(&path);
+        table
     }
 
     /// The experts' matrices together.
@@ -80,7 +91,9 @@ impl<'a, B: Backend> Scope<'a, B> {
         };
         let bytes = block * view.shape[1] * view.dtype.size();
         let part = |&i: &usize| TensorView { shape: [block, view.shape[1]], bytes: &view.bytes[i * bytes..][..bytes], ..view }.into();
-        self.packed(|_| name, &order.iter().map(part).collect::<Vec<_>>())
+        let matrix = self.packed(|_| name, self.backend.matrix(&order.iter().map(part).collect::<Vec<_>>()));
+        self.loader.release(&self.path(&weight(name)));
+        matrix
     }
 
     /// The bias that belongs to such a matrix.
@@ -92,8 +105,12 @@ impl<'a, B: Backend> Scope<'a, B> {
         self.vector(name, &order.iter().map(part).collect::<Vec<_>>())
     }
 
-    fn packed<'n>(&self, name_of_part: impl Fn(usize) -> &'n str, views: &[MatrixView<'_>]) -> Result<B::Matrix, WeightsError> {
-        self.backend.matrix(views).map_err(|reason| {
+    fn packed<'n>(
+        &self,
+        name_of_part: impl Fn(usize) -> &'n str,
+        matrix: Result<B::Matrix, BackendError>,
+    ) -> Result<B::Matrix, WeightsError> {
+        matrix.map_err(|reason| {
             let part = if let BackendError::Weight { part, .. } = reason { part } else { 0 };
             WeightsError::Backend { tensor: self.path(name_of_part(part)), reason }
         })

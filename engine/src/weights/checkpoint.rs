@@ -138,10 +138,30 @@ impl Checkpoint {
         self.tensors.values().map(|stored| stored.bytes.len()).sum()
     }
 
+    /// Name, type and shape of every tensor, as its file has them.
+    pub fn stored(&self) -> impl Iterator<Item = (&str, &str, &[usize])> {
+        self.tensors.iter().map(|(name, stored)| (&**name, &*stored.dtype, &*stored.shape))
+    }
+
     /// Whether most of the bytes are float32.
     pub fn is_float32(&self) -> bool {
-        let float32: usize = self.tensors.values().filter(|stored| stored.dtype == "F32").map(|stored| stored.bytes.len()).sum();
-        float32 * 2 > self.num_bytes()
+        self.num_bytes_of("F32") * 2 > self.num_bytes()
+    }
+
+    /// Whether there is more in float16 than in bfloat16. Norms that a converter left in float32 say nothing.
+    pub fn is_float16(&self) -> bool {
+        self.num_bytes_of("F16") > self.num_bytes_of("BF16")
+    }
+
+    fn num_bytes_of(&self, dtype: &str) -> usize {
+        self.tensors.values().filter(|stored| stored.dtype == dtype).map(|stored| stored.bytes.len()).sum()
+    }
+
+    /// Lets the memory go that holds what was read of a tensor. It can be read again.
+    pub(super) fn release(&self, tensor: &str) {
+        if let Some(stored) = self.tensors.get(tensor) {
+            self.files[stored.file].release(stored.bytes.clone());
+        }
     }
 
     pub(super) fn format(&self) -> Option<&dyn Format> {

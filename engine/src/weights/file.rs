@@ -1,8 +1,8 @@
 //! A file of weights: mapped, or part of the program. Whoever slices it has checked the bounds before.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, ops::Range, path::Path};
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use super::WeightsError;
 
@@ -38,6 +38,14 @@ impl WeightFile {
 
     pub(super) fn owned(name: &str, bytes: Vec<u8>) -> Self {
         Self { name: name.into(), bytes: Bytes::Owned(bytes) }
+    }
+
+    /// Takes these bytes out of the process's memory; the page cache may keep them. They are read again when they are touched.
+    pub(super) fn release(&self, bytes: Range<usize>) {
+        if let Bytes::Mapped(map) = &self.bytes {
+            // SAFETY: the mapping is read-only and of a file, so that its pages come back with the same contents. A kernel that refuses keeps them.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -68,6 +68,14 @@ impl<'a> Loader<'a> {
         Ok(Tensor { shape: [1, column.shape[0]], ..column })
     }
 
+    /// Says that what [`Loader::matrix`] gave of `name` has been used, so that the file's bytes need not stay in memory.
+    pub fn release(&self, name: &str) {
+        self.checkpoint.release(name);
+        if let Some(base) = name.strip_suffix(".weight") {
+            self.checkpoint.release(&format!("{base}.qweight"));
+        }
+    }
+
     fn wanted(&self, name: &str, shape: [usize; 2], cut: Cut) -> Wanted<'a> {
         Wanted { checkpoint: self.checkpoint, name: name.into(), shape, cut, rank: self.rank, size: self.size }
     }

@@ -84,6 +84,12 @@ fn tiles_of(prefills: &[[u32; 2]], group: usize) -> Vec<[u32; 2]> {
 }
 
 impl CudaBackend {
+    /// Sizes of batches that graphs are recorded for.
+    pub fn num_graph_sizes(&self) -> usize {
+        let most = self.device.config.max_seqs;
+        (1..=most).filter(|&rows| filled_up(rows, most) == rows).count()
+    }
+
     pub(super) fn upload_batch(&self, mut ragged: RaggedBatch) -> Result<CudaBatch, GpuError> {
         let config = &self.device.config;
         for &[token, row] in &ragged.from_previous {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokenflow_gpu::{DevicePtr, Element, GpuError};
 
-use super::{config::size_of_element, device::Device, memory::Memory};
+use super::{config::size_of_element, device::Device, memory::Memory, weights::Resident};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -72,12 +72,12 @@ impl Buffer {
 
 /// f32 values: a norm's scale or a bias.
 pub struct CudaVector {
-    pub(super) memory: Memory,
+    pub(super) values: Resident,
     pub(super) len: usize,
 }
 
 impl CudaVector {
     pub(super) fn start(&self) -> DevicePtr {
-        self.memory.start()
+        self.values.start()
     }
 }

@@ -3,7 +3,12 @@
 use tokenflow_gpu::{DevicePtr, GpuError};
 
 use super::{
-    CudaBackend, CudaMatrix, args, buffer::Buffer, config::size_of_element, linear, memory::Memory, pointwise::gated, weights::Format,
+    CudaBackend, CudaMatrix, args,
+    buffer::Buffer,
+    config::size_of_element,
+    linear,
+    pointwise::gated,
+    weights::{Format, Resident},
 };
 use crate::backend::{BackendError, Experts};
 
@@ -14,7 +19,7 @@ const MAX_TOP_K: usize = 32;
 /// The matrices of all experts of a layer, of one shape and encoding, and their descriptions in one array on the card.
 pub struct CudaMatrices {
     pub(super) all: Vec<CudaMatrix>,
-    descriptions: Memory,
+    descriptions: Resident,
 }
 
 impl CudaMatrices {
@@ -31,11 +36,14 @@ impl CudaBackend {
             let (one, two) = (form(first), form(other));
             return Err(BackendError::Device(format!("experts of one layer differ: {one:?} and {two:?}")));
         }
+        if first.order().is_some() {
+            return Err(BackendError::Device("experts whose 4-bit groups are scattered (desc_act) are not supported on GPUs".into()));
+        }
         if all.len() > MAX_EXPERTS {
             return Err(BackendError::Device(format!("{} experts are more than the {MAX_EXPERTS} that are supported", all.len())));
         }
         let weights: Vec<_> = all.iter().map(|matrix| matrix.weight).collect();
-        let descriptions = self.upload_now(bytemuck::cast_slice::<args::Weight, u8>(&weights))?;
+        let descriptions = self.upload(bytemuck::cast_slice::<args::Weight, u8>(&weights))?;
         Ok(CudaMatrices { all, descriptions })
     }
 

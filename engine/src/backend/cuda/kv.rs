@@ -40,6 +40,13 @@ fn block_bytes(layout: KvLayout, config: &CudaConfig) -> usize {
     2 * layout.num_kv_heads * layout.block_size * layout.head_dim * config.kv_bytes()
 }
 
+impl CudaBackend {
+    /// Blocks that a cache has beside those of its layout.
+    pub fn spare_blocks(block_size: usize) -> usize {
+        MOST_ADDED.div_ceil(block_size)
+    }
+}
+
 impl CudaKvCache {
     pub(super) fn new(device: &Arc<Device>, layout: KvLayout) -> Result<Self, BackendError> {
         if layout.head_dim > MAX_HEAD_DIM || !layout.head_dim.is_multiple_of(8) {
@@ -49,7 +56,7 @@ impl CudaKvCache {
             )));
         }
         let block_bytes = block_bytes(layout, &device.config);
-        let num_blocks = layout.num_blocks + MOST_ADDED.div_ceil(layout.block_size);
+        let num_blocks = layout.num_blocks + CudaBackend::spare_blocks(layout.block_size);
         let memory = device.allocate(layout.num_layers * num_blocks * block_bytes)?;
         device.spare_block.store(layout.num_blocks, Ordering::Relaxed);
         // Graphs know the cache before.

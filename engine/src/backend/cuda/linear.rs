@@ -3,7 +3,11 @@
 
 use tokenflow_gpu::{DevicePtr, Element, GpuError, Product};
 
-use super::{CudaBackend, CudaMatrix, CudaVector, args, buffer::Buffer, config::tag};
+use super::{
+    CudaBackend, CudaMatrix, CudaVector, args,
+    buffer::Buffer,
+    config::{size_of_element, tag},
+};
 
 /// Rows that the kernel for few takes at a time.
 const FEW_ROWS: usize = 8;
@@ -39,14 +43,18 @@ impl CudaBackend {
         assert_eq!(shape.cols, weight.columns(), "columns of x and the weights");
         assert!(bias.is_none_or(|bias| bias.len == weight.features()), "features of the weights and the bias");
         let (rows, features) = (shape.rows, weight.features());
+        let x = match weight.order() {
+            Some(order) => self.pick_columns(x, order, weight.weight.columns as usize)?,
+            None => x.data(),
+        };
         if self.is_the_librarys(rows, weight) {
-            match self.multiply_by_library(x.data(), [rows, shape.cols], weight, bias, out, to) {
+            match self.multiply_by_library(x, [rows, shape.cols], weight, bias, out, to) {
                 Err(GpuError::Call { call, reason }) => self.refuse(weight, call, &reason),
                 done => return done,
             }
         }
         let bias = bias.map_or(DevicePtr::NULL, CudaVector::start);
-        let args = args::Linear { weight: weight.weight, x: x.data(), bias, out, rows: rows as u32, unused: 0 };
+        let args = args::Linear { weight: weight.weight, x, bias, out, rows: rows as u32, unused: 0 };
         let few = few_features(self.device.warp());
         let has_tiles = config.has_tiles();
         let (suffix, tile_rows, tile_features) = match rows {
@@ -88,5 +96,16 @@ impl CudaBackend {
         let total = rows * weight.features();
         let blocks = self.device.stride_blocks(total);
         self.device.launch(&["add_bias", tag(to)], [blocks, 1, 1], self.device.threads(total, 256), 0, &args)
+    }
+
+    /// `x` with its columns in the order of a weight's.
+    fn pick_columns(&self, x: &Buffer, order: DevicePtr, out_cols: usize) -> Result<DevicePtr, GpuError> {
+        let (shape, device) = (x.shape(), &self.device);
+        let room = shape.rows.max(shape.room) * out_cols * size_of_element(device.config.compute);
+        let out = self.scratch.lock().part("picked columns", room)?;
+        let (rows, cols) = (shape.rows as u32, shape.cols as u32);
+        let args = args::Columns { x: x.data(), order, out, rows, cols, out_cols: out_cols as u32, unused: 0 };
+        device.launch(&["pick_columns", device.tag()], [device.stride_blocks(shape.rows * out_cols), 1, 1], 256, 0, &args)?;
+        Ok(out)
     }
 }

@@ -54,6 +54,7 @@ pub struct CudaBackend {
     group: Mutex<usize>,
     /// Shapes of weights that the library of products does not take.
     refused: Mutex<HashSet<[usize; 2]>>,
+    loading: weights::Loading,
     device: Arc<Device>,
 }
 
@@ -74,6 +75,7 @@ impl CudaBackend {
             copies: Mutex::new(Upload::new(&device, 1 << 12)?),
             group: Mutex::new(1),
             refused: Mutex::default(),
+            loading: weights::Loading::new(&device)?,
             device,
         })
     }

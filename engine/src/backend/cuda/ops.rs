@@ -2,7 +2,7 @@
 
 use super::{
     Buffer, CudaBackend, CudaBatch, CudaHostKvCache, CudaKvCache, CudaMatrix, CudaSampled, CudaVector, experts::CudaMatrices,
-    memory::Memory,
+    weights::Resident,
 };
 use crate::{
     backend::{
@@ -34,22 +34,26 @@ impl Backend for CudaBackend {
         self.pack(parts)
     }
 
+    fn table(&self, matrix: &MatrixView<'_>) -> Result<CudaMatrix, BackendError> {
+        self.pack_table(matrix)
+    }
+
     fn matrices(&self, experts: Vec<CudaMatrix>) -> Result<CudaMatrices, BackendError> {
         self.collect_matrices(experts)
     }
 
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<CudaVector, BackendError> {
         let values: Vec<f32> = parts.iter().flat_map(TensorView::to_f32).collect();
-        Ok(CudaVector { memory: self.upload_now(bytemuck::cast_slice(&values))?, len: values.len() })
+        Ok(CudaVector { values: self.upload(bytemuck::cast_slice(&values))?, len: values.len() })
     }
 
     fn vector_f32(&self, values: &[f32]) -> CudaVector {
-        let mut memory = Memory::none(&self.device);
+        let mut uploaded = Resident::none();
         self.device.issue(|| {
-            memory = self.upload_now(bytemuck::cast_slice(values))?;
+            uploaded = self.upload(bytemuck::cast_slice(values))?;
             Ok(())
         });
-        CudaVector { memory, len: values.len() }
+        CudaVector { values: uploaded, len: values.len() }
     }
 
     fn buffer(&self) -> Buffer {

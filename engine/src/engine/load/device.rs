@@ -1,16 +1,39 @@
 //! Which device the model is placed on.
 
-use tokenflow_gpu::GpuError;
+use tokenflow_gpu::{DeviceChoice, Gpu};
 
-use super::{LoadError, Placed, cpu, open::Opened};
+use super::{LoadError, Placed, cpu, gpu, open::Opened};
 use crate::{cli::DeviceArg, config::EngineConfig};
 
-pub(super) fn place(config: &EngineConfig, opened: &Opened) -> Result<Placed, LoadError> {
-    match config.device {
-        DeviceArg::Auto | DeviceArg::Cpu => cpu::place(config, opened),
-        device @ (DeviceArg::Cuda(_) | DeviceArg::Rocm(_)) => {
-            let source = GpuError::Unavailable("this version has kernels for CPUs only".to_owned());
-            Err(LoadError::Device { device: device.to_string(), source })
+pub(super) enum Device {
+    Cpu,
+    Gpu(Gpu),
+}
+
+impl Device {
+    /// # Errors
+    /// When a GPU was asked for and cannot be opened.
+    pub(super) fn open(choice: DeviceArg) -> Result<Self, LoadError> {
+        match choice {
+            DeviceArg::Cpu => Ok(Self::Cpu),
+            DeviceArg::Gpu(choice) => match Gpu::open(choice) {
+                Ok(gpu) => Ok(Self::Gpu(gpu)),
+                Err(source) => Err(LoadError::Device { device: choice.to_string(), source }),
+            },
+            DeviceArg::Auto => match Gpu::open(DeviceChoice::Auto) {
+                Ok(gpu) => Ok(Self::Gpu(gpu)),
+                Err(reason) => {
+                    tracing::info!(%reason, "the model runs on the CPU");
+                    Ok(Self::Cpu)
+                }
+            },
+        }
+    }
+
+    pub(super) fn place(&self, config: &EngineConfig, opened: &Opened) -> Result<Placed, LoadError> {
+        match self {
+            Self::Cpu => cpu::place(config, opened),
+            Self::Gpu(gpu) => gpu::place(config, opened, gpu),
         }
     }
 }

@@ -27,6 +27,8 @@ pub enum LoadError {
     Device { device: String, source: tokenflow_gpu::GpuError },
     #[error(transparent)]
     Memory(#[from] Shortage),
+    #[error("--kv-cache-dtype {kv} does not go with --dtype {compute} on a GPU")]
+    KvCacheDType { kv: &'static str, compute: &'static str },
     #[error("--max-model-len {asked} is more than the model's max_position_embeddings, {limit}")]
     MaxModelLen { asked: usize, limit: usize },
     #[error("--kv-cache-memory-bytes {bytes} holds no block of the KV cache, which takes {block_bytes} bytes")]

@@ -5,8 +5,11 @@ mod cache;
 mod cpu;
 mod device;
 mod error;
+mod gpu;
+mod kernels;
 mod open;
 mod plan;
+mod profile;
 mod types;
 
 use std::{
@@ -16,7 +19,7 @@ use std::{
 
 use tokenflow_hint_api::Subscriber;
 
-use self::open::Opened;
+use self::{device::Device, open::Opened};
 use super::EngineCore;
 use crate::{
     config::{DeviceSummary, EngineConfig, EngineInfo, GenerationSource, LoadSummary},
@@ -65,8 +68,10 @@ impl LoadedModel {
     /// When a file is missing or malformed, the device cannot be opened, or memory is short.
     pub fn load(config: &EngineConfig) -> Result<Self, LoadError> {
         let began = Instant::now();
+        // First of all, since a model may have to be fetched.
+        let device = Device::open(config.device)?;
         let opened = Opened::new(config)?;
-        let placed = device::place(config, &opened)?;
+        let placed = device.place(config, &opened)?;
         let Opened { config: model, tokenizer, .. } = opened;
         let scheduler = scheduler_config(config, &placed, model.pooling.is_some());
         let info = EngineInfo {

@@ -1,10 +1,16 @@
 //! What `--dtype` and `--kv-cache-dtype` come to.
 
+use tokenflow_gpu::Element;
+
+use super::LoadError;
 use crate::{
-    backend::DType,
-    backend::cpu::{ComputeType, KvType},
+    backend::{
+        DType,
+        cpu::{ComputeType, KvType},
+    },
     cli::{DTypeArg, KvCacheDTypeArg},
     config::EngineConfig,
+    weights::Checkpoint,
 };
 
 /// On a CPU, products of bf16 are in f32 or bf16, and unencoded weights are kept as they are unless told otherwise.
@@ -42,5 +48,44 @@ fn kv_type(asked: KvCacheDTypeArg, as_computed: KvType) -> KvType {
         KvCacheDTypeArg::Float16 => KvType::F16,
         KvCacheDTypeArg::Float32 => KvType::F32,
         KvCacheDTypeArg::Fp8 => KvType::Fp8,
+    }
+}
+
+/// On a GPU, all that is not encoded is of one type: the checkpoint's unless told otherwise.
+pub(super) struct GpuTypes {
+    /// vLLM's name of the type of products.
+    pub(super) name: &'static str,
+    pub(super) compute: Element,
+    pub(super) kv: KvType,
+}
+
+impl GpuTypes {
+    /// # Errors
+    /// When keys and values cannot be kept in the type that is asked for.
+    pub(super) fn new(config: &EngineConfig, checkpoint: &Checkpoint) -> Result<Self, LoadError> {
+        let dtype = match config.dtype {
+            DTypeArg::Auto if checkpoint.is_float32() => DTypeArg::Float32,
+            DTypeArg::Auto if checkpoint.is_float16() => DTypeArg::Float16,
+            dtype => dtype,
+        };
+        let (name, compute, kv) = match dtype {
+            DTypeArg::Auto | DTypeArg::Bfloat16 => ("bfloat16", Element::BF16, KvType::BF16),
+            DTypeArg::Float16 => ("float16", Element::F16, KvType::F16),
+            DTypeArg::Float32 => ("float32", Element::F32, KvType::F32),
+        };
+        let kv = kv_type(config.kv_cache_dtype, kv);
+        if matches!((compute, kv), (Element::BF16, KvType::F16) | (Element::F16, KvType::BF16)) {
+            return Err(LoadError::KvCacheDType { kv: kv.name(), compute: name });
+        }
+        Ok(Self { name, compute, kv })
+    }
+
+    /// Width of what the cache stores.
+    pub(super) fn kv_element_bytes(&self) -> usize {
+        match self.kv {
+            KvType::F32 => 4,
+            KvType::BF16 | KvType::F16 => 2,
+            KvType::Fp8 => 1,
+        }
     }
 }

@@ -12,8 +12,8 @@ use super::{
     answers::FileInfo,
     cache::{Snapshot, cannot},
     client::{Client, Transfer},
-    progress::Progress,
 };
+use crate::progress::Progress;
 
 /// Failures after which a transfer is given up, unless bytes came in between.
 const MAX_FAILURES: u32 = 5;
@@ -39,7 +39,7 @@ pub(super) fn file(client: &Client<'_>, snapshot: &Snapshot, model: &HubModel, f
     let _lock = snapshot.lock(&info.etag)?;
     if !blob.exists() {
         let partial = blob.with_file_name(format!("{}.incomplete", info.etag));
-        let mut progress = Progress::new(&format!("{}/{file}", model.repository), info.size);
+        let mut progress = Progress::new("downloading", &format!("{}/{file}", model.repository), info.size);
         again_and_again(client, model, file, || {
             let before = size_of(&partial);
             let result = transfer(client, snapshot, model, file, &info, &partial, &mut progress);

@@ -11,7 +11,6 @@ mod download;
 mod error;
 mod files;
 mod name;
-mod progress;
 mod settings;
 #[cfg(test)]
 mod tests;

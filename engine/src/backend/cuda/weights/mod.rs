@@ -1,41 +1,39 @@
-//! Weight matrices on the card.
+//! Weights on the card: matrices in the checkpoint's own encoding, split into planes, wherever a kernel reads it; others in the type that is
+//! computed in. They stream from the mapped file through pinned memory, and the copy of one piece overlaps the packing of the next.
 
-use tokenflow_gpu::{DevicePtr, Element, GpuError};
+mod decode;
+mod format;
+mod pack;
+#[cfg(test)]
+mod pack_tests;
+mod resident;
+mod upload;
 
-use super::{CudaBackend, args, memory::Memory};
+use std::{collections::BTreeMap, sync::Arc};
+
+use parking_lot::Mutex;
+use tokenflow_gpu::{DevicePtr, GpuError};
+
+use self::{
+    format::PLANES,
+    pack::Packing,
+    resident::{Places, offsets},
+    upload::{Rows, Uploader},
+};
+use super::{CudaBackend, args, device::Device};
 use crate::backend::{BackendError, MatrixView};
 
-/// Bytes that are copied to the card at a time.
-const PIECE: usize = 4 << 20;
-
-/// How a matrix's values are encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Of the type that the backend computes in.
-    Plain(Element),
-    /// The same, of rows whose length is no multiple of 8.
-    Odd(Element),
-}
-
-impl Format {
-    /// What it is called in kernels.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Plain(Element::F32) => "f32",
-            Self::Plain(Element::F16) => "f16",
-            Self::Plain(Element::BF16) => "bf16",
-            Self::Odd(Element::F32) => "f32_odd",
-            Self::Odd(Element::F16) => "f16_odd",
-            Self::Odd(Element::BF16) => "bf16_odd",
-        }
-    }
-}
+pub use format::Format;
+pub use resident::Resident;
 
 /// A matrix `[features, columns]` on the card.
 pub struct CudaMatrix {
     pub(super) weight: args::Weight,
     pub(super) format: Format,
-    _planes: Vec<Memory>,
+    /// The column of `x` for each of the planes, u32, where they are not the same; beyond the last where there is none.
+    order: Option<DevicePtr>,
+    columns: usize,
+    _planes: Resident,
 }
 
 impl CudaMatrix {
@@ -43,8 +41,13 @@ impl CudaMatrix {
         self.weight.features as usize
     }
 
+    /// Those of `x` that it is multiplied with.
     pub(super) fn columns(&self) -> usize {
-        self.weight.columns as usize
+        self.columns
+    }
+
+    pub(super) fn order(&self) -> Option<DevicePtr> {
+        self.order
     }
 
     pub(super) fn is_plain(&self) -> bool {
@@ -60,52 +63,91 @@ impl CudaMatrix {
     }
 }
 
+/// What brings weights to the card.
+pub(super) struct Loading {
+    uploader: Arc<Mutex<Uploader>>,
+    places: Mutex<Places>,
+    /// Why matrices became wider than they were: how many, and the bytes that they take now.
+    widened: Mutex<BTreeMap<String, (usize, usize)>>,
+}
+
+impl Loading {
+    pub(super) fn new(device: &Arc<Device>) -> Result<Self, GpuError> {
+        let uploader = Arc::new(Mutex::new(Uploader::new(&device.gpu)?));
+        let places = Mutex::new(Places::new(device, &uploader));
+        Ok(Self { uploader, places, widened: Mutex::default() })
+    }
+}
+
 impl CudaBackend {
-    pub(super) fn pack(&self, parts: &[MatrixView<'_>]) -> Result<CudaMatrix, BackendError> {
-        let compute = self.device.config.compute;
-        let columns = parts.first().map_or(0, |part| part.shape()[1]);
-        let mut bytes = Vec::new();
-        for (index, part) in parts.iter().enumerate() {
-            if part.shape()[1] != columns {
-                return Err(BackendError::Columns { expected: columns, found: part.shape()[1] });
-            }
-            part.check().map_err(|reason| BackendError::Weight { part: index, reason })?;
-            let MatrixView::Plain(view) = part else {
-                return Err(BackendError::Weight { part: index, reason: format!("is in {}, which GPUs do not take yet", part.encoding()) });
-            };
-            let values = view.to_f32();
-            match compute {
-                Element::F32 => bytes.extend_from_slice(bytemuck::cast_slice(&values)),
-                Element::F16 => values.iter().for_each(|v| bytes.extend(half::f16::from_f32(*v).to_le_bytes())),
-                Element::BF16 => values.iter().for_each(|v| bytes.extend(half::bf16::from_f32(*v).to_le_bytes())),
-            }
-        }
-        let codes = self.upload_now(&bytes)?;
-        let features: usize = parts.iter().map(|part| part.shape()[0]).sum();
-        let weight = args::Weight {
-            codes: codes.start(),
-            scales: DevicePtr::NULL,
-            offsets: DevicePtr::NULL,
-            features: features as u32,
-            columns: columns as u32,
-            group: 0,
-            scale_features: 0,
-        };
-        let format = if columns.is_multiple_of(8) { Format::Plain(compute) } else { Format::Odd(compute) };
-        Ok(CudaMatrix { weight, format, _planes: vec![codes] })
+    /// Shows how far of a checkpoint of so many bytes loading is, by `workers` threads, until [`CudaBackend::finish_loading`].
+    pub fn begin_loading(&self, what: &str, bytes: usize, workers: usize) {
+        self.loading.uploader.lock().begin(what, bytes, workers);
     }
 
-    /// Memory on the card with these bytes, which are there when this returns.
-    pub(super) fn upload_now(&self, bytes: &[u8]) -> Result<Memory, GpuError> {
-        let memory = self.device.allocate(bytes.len())?;
-        let mut pinned = self.device.gpu.allocate_pinned(bytes.len().min(PIECE))?;
-        for (i, piece) in bytes.chunks(PIECE).enumerate() {
-            // SAFETY: the copy before was waited for.
-            unsafe { pinned.write(0..piece.len()) }.copy_from_slice(piece);
-            // SAFETY: both are as long and alive; the copy is waited for.
-            unsafe { self.device.stream.copy_to_device(memory.start().add(i * PIECE), pinned.as_ptr(), piece.len())? };
-            self.device.finish()?;
+    /// Waits until all weights are on the card, gives back what loading took of the host's memory, and says which matrices take more memory
+    /// than they might.
+    ///
+    /// # Errors
+    /// When a copy failed.
+    pub fn finish_loading(&self) -> Result<(), BackendError> {
+        self.loading.uploader.lock().finish()?;
+        for (reason, (count, bytes)) in std::mem::take(&mut *self.loading.widened.lock()) {
+            let (compute, mib) = (self.device.tag(), bytes >> 20);
+            tracing::info!(matrices = count, mib, "kept in {compute} on the card: {reason}");
         }
-        Ok(memory)
+        Ok(())
+    }
+
+    pub(super) fn pack(&self, parts: &[MatrixView<'_>]) -> Result<CudaMatrix, BackendError> {
+        self.bring(&Packing::new(parts, self.device.config.compute)?.as_stored())
+    }
+
+    /// A table that rows are read of, which is never encoded.
+    pub(super) fn pack_table(&self, view: &MatrixView<'_>) -> Result<CudaMatrix, BackendError> {
+        let mut packing = Packing::new(std::slice::from_ref(view), self.device.config.compute)?;
+        if !matches!(view, MatrixView::Plain(_)) {
+            packing.widened = Some(format!("embeddings are looked up in plain tables, not {}", view.encoding()));
+        }
+        self.bring(&packing)
+    }
+
+    /// Places a matrix and issues its copies; what is issued on the device's stream from now on finds it there.
+    fn bring(&self, packing: &Packing<'_>) -> Result<CudaMatrix, BackendError> {
+        let layout = packing.layout;
+        let (each, order) = (layout.row_bytes(), packing.order.as_deref().unwrap_or_default());
+        let [codes, scales, extra] = each.map(|each| each * layout.features);
+        let (starts, end) = offsets([codes, scales + layout.scale_bytes(), extra, size_of_val(order)]);
+        let planes = self.loading.places.lock().place(end)?;
+        let at = starts.map(|start| planes.start().add(start));
+        let to: [DevicePtr; PLANES] = [at[0], at[1], at[2]];
+
+        let mut uploader = self.loading.uploader.lock();
+        uploader.upload(&Rows { count: layout.features, each, to, write: &|rows, planes| packing.write(rows, planes) })?;
+        uploader.upload_bytes(at[1].add(scales), bytemuck::cast_slice(&packing.scales))?;
+        uploader.upload_bytes(at[3], bytemuck::cast_slice(order))?;
+        uploader.order_before(&self.device.stream)?;
+        uploader.advance(packing.stored_bytes());
+        drop(uploader);
+
+        if let Some(reason) = &packing.widened {
+            let mut widened = self.loading.widened.lock();
+            let (count, bytes) = widened.entry(reason.clone()).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + end);
+        }
+        let order = (!order.is_empty()).then_some(at[3]);
+        Ok(CudaMatrix { weight: layout.args(to), format: layout.format, order, columns: packing.columns(), _planes: planes })
+    }
+
+    /// Memory on the card with these bytes, for what is issued from now on.
+    pub(super) fn upload(&self, bytes: &[u8]) -> Result<Resident, GpuError> {
+        if bytes.is_empty() {
+            return Ok(Resident::none());
+        }
+        let resident = self.loading.places.lock().place(bytes.len())?;
+        let mut uploader = self.loading.uploader.lock();
+        uploader.upload_bytes(resident.start(), bytes)?;
+        uploader.order_before(&self.device.stream)?;
+        Ok(resident)
     }
 }
