@@ -18,7 +18,7 @@ use crate::{DevicePtr, Element, GpuError, Product};
 
 /// Between a full batch's decode and a chunk of a prompt.
 const REPRESENTATIVE_ROWS: usize = 1024;
-/// The algorithm must do for these as well.
+/// The algorithm should do for these as well.
 const OTHER_ROWS: [usize; 6] = [1, 2, 7, 64, 2048, 16384];
 const MAX_CANDIDATES: usize = 32;
 /// `CUBLAS_OP_T`.
@@ -165,24 +165,29 @@ impl Products {
         }
     }
 
-    /// The best algorithm at the representative number of rows that splits no sum and does all other numbers.
+    /// Of the algorithms that split no sum, the one that does the most numbers of rows; of several, the fastest at the representative one.
     fn choose(&self, plan: &Plan, kind: &Kind) -> Result<cublasLtMatmulAlgo_t, GpuError> {
+        let mut best: Option<(usize, cublasLtMatmulAlgo_t)> = None;
         for candidate in self.candidates(plan, kind)? {
-            if candidate.state != 0 || self.splits(&candidate.algo)? {
+            if candidate.state != 0 || self.splits(&candidate.algo) {
                 continue;
             }
-            let mut does_all = true;
+            let mut done = 0;
             for rows in OTHER_ROWS {
                 self.set_rows(plan, rows)?;
-                does_all &= self.does(plan, &candidate.algo);
+                done += usize::from(self.does(plan, &candidate.algo));
             }
-            if does_all {
-                return Ok(candidate.algo);
+            if best.is_none_or(|(most, _)| done > most) {
+                best = Some((done, candidate.algo));
+            }
+            if done == OTHER_ROWS.len() {
+                break;
             }
         }
         let Kind { features, inner, .. } = kind;
-        let reason = format!("no algorithm for {features} x {inner} does every number of rows without splitting sums");
-        Err(GpuError::Call { call: "cublasLtMatmulAlgoGetHeuristic", reason })
+        let reason = || format!("no algorithm for {features} x {inner} does without splitting sums");
+        let call = "cublasLtMatmulAlgoGetHeuristic";
+        best.map(|(_, algo)| algo).ok_or_else(|| GpuError::Call { call, reason: reason() })
     }
 
     fn candidates(&self, plan: &Plan, kind: &Kind) -> Result<Vec<Heuristic>, GpuError> {
@@ -227,19 +232,18 @@ impl Products {
         Ok(found)
     }
 
-    /// Whether the terms of one sum are added up by several blocks.
-    fn splits(&self, algo: &cublasLtMatmulAlgo_t) -> Result<bool, GpuError> {
+    /// Whether the terms of one sum may be added up by several blocks.
+    fn splits(&self, algo: &cublasLtMatmulAlgo_t) -> bool {
         let get = |attribute| {
             let (mut value, mut written) = (0_u32, 0);
             let size = size_of::<u32>();
-            unsafe {
-                lt!(self.lib, cublasLtMatmulAlgoConfigGetAttribute(algo, attribute, (&raw mut value).cast(), size, &mut written))?;
-            }
-            Ok::<_, GpuError>(value)
+            unsafe { lt!(self.lib, cublasLtMatmulAlgoConfigGetAttribute(algo, attribute, (&raw mut value).cast(), size, &mut written)) }
+                .map(|()| value)
         };
-        let parts = get(Config::CUBLASLT_ALGO_CONFIG_SPLITK_NUM)?;
-        let scheme = get(Config::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME)?;
-        Ok(parts > 1 || scheme != cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32)
+        let none = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32;
+        let parts = get(Config::CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
+        let scheme = get(Config::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
+        !matches!((parts, scheme), (Ok(0 | 1), Ok(scheme)) if scheme == none)
     }
 
     /// Whether the algorithm does the plan's product, without a workspace.
