@@ -177,9 +177,10 @@ int cublasLtMatmulAlgoCheck(Handle* handle, Description* description, Matrix* a,
     LOCKED;
     if (!handle || !algorithm || algorithm->data[0] != ALGORITHM) return BAD_VALUE;
     if (int status = check(description, a, b, c, d)) return status;
+    const Algorithm checked = *algorithm;
     *result = {};
-    result->algorithm = *algorithm;
-    result->workspace = algorithm->data[1];
+    result->algorithm = checked;
+    result->workspace = checked.data[1];
     result->waves = 1;
     return SUCCESS;
 }

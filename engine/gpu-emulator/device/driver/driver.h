@@ -154,7 +154,7 @@ struct Module {
 struct Function {
     Module* module;
     const emulator::Registered* kernel;
-    size_t max_dynamic = 48 << 10;
+    size_t max_dynamic;
 };
 
 struct Gpu {
@@ -203,6 +203,10 @@ std::string describe(const Operation& operation);
 uint64_t next_random();
 
 Status initialise();
+/// Whether the card is one of NVIDIA's.
+bool is_nvidia();
+/// Of a block, static and dynamic.
+size_t max_shared_bytes();
 Status current(Gpu*& gpu);
 Status check_stream(Stream* stream);
 /// Whether a call that no capture may meet is allowed now; a capture that it meets is spoilt.

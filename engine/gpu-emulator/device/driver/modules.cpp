@@ -80,8 +80,7 @@ Status load_module(const void* image, Module** to) {
     for (const emulator::Source& source : emulator::sources()) {
         if (source.file != file || std::to_string(source.hash) != hash) continue;
         const std::string& own = state().options.arch;
-        bool nvidia = own.rfind("sm_", 0) == 0;
-        bool fits = nvidia ? arch_number(arch) / 10 == arch_number(own) / 10 || arch.rfind("compute_", 0) == 0 : arch == own;
+        bool fits = is_nvidia() ? arch_number(arch) / 10 == arch_number(own) / 10 || arch.rfind("compute_", 0) == 0 : arch == own;
         if (!fits) return misuse(NO_BINARY_FOR_GPU, "a module for " + arch + " on a device of " + own);
         Module* module = new Module{gpu, file, {}};
         for (const emulator::Registered& kernel : emulator::kernels()) {
@@ -110,7 +109,8 @@ Status find_function(Module* module, const char* name, Function** to) {
     if (!is_alive(module)) return misuse(INVALID_HANDLE, "a module that was unloaded or never loaded");
     for (const emulator::Registered* kernel : module->kernels) {
         if (std::strcmp(kernel->name, name) != 0) continue;
-        Function* function = new Function{module, kernel};
+        // NVIDIA's cards give more only where it was asked for.
+        Function* function = new Function{module, kernel, is_nvidia() ? 48 << 10 : max_shared_bytes()};
         state().alive.insert(function);
         *to = function;
         return OK;

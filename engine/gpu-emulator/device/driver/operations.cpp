@@ -97,7 +97,8 @@ Status launch(Function* function, Dim3 grid, Dim3 block, size_t dynamic, Stream*
     const char* args = nullptr;
     size_t bytes = kernel.args_bytes;
     if (extra) {
-        for (void** item = extra; *item; item += 2) {
+        // CUDA's list ends with 0, HIP's with 3.
+        for (void** item = extra; *item && *item != reinterpret_cast<void*>(3); item += 2) {
             if (*item == reinterpret_cast<void*>(1)) args = static_cast<const char*>(item[1]);
             if (*item == reinterpret_cast<void*>(2)) bytes = *static_cast<const size_t*>(item[1]);
         }

@@ -70,6 +70,10 @@ Status fail(Gpu& gpu, Status status, const std::string& message) {
     return gpu.sticky;
 }
 
+bool is_nvidia() { return state().options.arch.rfind("sm_", 0) == 0; }
+
+size_t max_shared_bytes() { return is_nvidia() ? emulator::SHARED_BYTES : 64 << 10; }
+
 Status initialise() {
     State& s = state();
     if (s.initialised) return OK;
