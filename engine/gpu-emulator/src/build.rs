@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
     path::{Path, PathBuf},
     process::Command,
@@ -101,8 +102,10 @@ pub(crate) fn build(warp: u32, sources: &Sources) -> PathBuf {
     };
     let folder = cache();
     let mut tasks = Vec::new();
-    for (path, _) in runtime.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "cpp")) {
-        tasks.push((Task::Runtime(path.clone()), folder.join(key(&|h| (path, &runtime).hash(h)) + ".o")));
+    let is = |path: &Path, extension| path.extension().is_some_and(|e| e == extension);
+    let headers: Vec<_> = runtime.iter().filter(|(path, _)| is(path, "h")).collect();
+    for file in runtime.iter().filter(|(path, _)| is(path, "cpp")) {
+        tasks.push((Task::Runtime(file.0.clone()), folder.join(key(&|h| (file, &headers).hash(h)) + ".o")));
     }
     for (name, text) in sources.iter().filter(|(name, _)| name.ends_with(".cu")) {
         tasks.push((Task::Kernel(name.clone()), folder.join(key(&|h| (name, with_headers(text, sources), emulator).hash(h)) + ".o")));
@@ -110,6 +113,8 @@ pub(crate) fn build(warp: u32, sources: &Sources) -> PathBuf {
     let table = table(sources);
     let path = folder.join(key(&|h| table.hash(h)) + ".o");
     tasks.push((Task::Table(table), path));
+    // Processes that want the same wait for the first of them instead of compiling it as well.
+    let lock = File::create(folder.join("lock")).and_then(|file| file.lock().map(|()| file)).expect("a lock");
     compile_all(warp, sources, &tasks);
 
     let objects: Vec<_> = tasks.into_iter().map(|(_, object)| object).collect();
@@ -121,6 +126,7 @@ pub(crate) fn build(warp: u32, sources: &Sources) -> PathBuf {
             run(command);
         });
     }
+    drop(lock);
     library
 }
 
@@ -221,7 +227,7 @@ pub(crate) fn publish(path: &Path, make: impl FnOnce(&Path)) {
     let folder = tempfile::tempdir_in(cache()).expect("a folder");
     let unfinished = folder.path().join("made");
     make(&unfinished);
-    fs::rename(&unfinished, path).expect("moved");
+    fs::rename(&unfinished, path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
 pub(crate) fn run(mut command: Command) {
