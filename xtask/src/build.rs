@@ -27,12 +27,23 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the three binaries with optimisation and returns their folder.
+/// Builds the binaries with optimisation and returns their folder.
 ///
 /// # Errors
 /// When the build fails.
 pub fn binaries() -> anyhow::Result<PathBuf> {
-    run(cargo().args(["build", "--release", "-p", "tokenflow-engine", "-p", "tokenflow-hint-server", "-p", "tokenflow-client"]))?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "-p",
+        "tokenflow-engine",
+        "-p",
+        "tokenflow-hint-server",
+        "-p",
+        "tokenflow-client",
+        "-p",
+        "tokenflow-gpu-check",
+    ]))?;
     Ok(target_folder().join("release"))
 }
 

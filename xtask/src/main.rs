@@ -6,6 +6,7 @@ mod build_kernels;
 mod demo;
 mod experiment;
 mod fuzz;
+mod gpu_check;
 mod interrupt;
 mod requirements;
 mod simulate;
@@ -39,6 +40,8 @@ enum Task {
     BuildKernels(build_kernels::BuildKernelsArgs),
     /// Fuzz every parser of foreign data: weights, configs, requests, what proxies, hubs and hosts say; for some seconds each
     Fuzz(fuzz::FuzzArgs),
+    /// Check and measure a GPU: here, by a kit to carry elsewhere, or an emulated one
+    GpuCheck(gpu_check::GpuCheckArgs),
     /// Run every test
     Test(test::TestArgs),
     /// Run scenarios in virtual time and compare control laws
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Experiment(args) => experiment::run(&args),
         Task::BuildKernels(args) => build_kernels::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::GpuCheck(args) => gpu_check::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Simulate(args) => simulate::run(&args),
         Task::Soak(args) => soak::run(&args),

@@ -52,6 +52,9 @@ struct RunArgs {
     /// Only checks with this in their names
     #[arg(long)]
     check: Option<String>,
+    /// Check the kernels of this folder instead of those inside the binary
+    #[arg(long, value_name = "DIR")]
+    sources: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -68,6 +71,9 @@ struct SectionArgs {
     tiny: bool,
     #[arg(long)]
     check: Option<String>,
+    /// Check the kernels of this folder instead of those inside the binary
+    #[arg(long, value_name = "DIR")]
+    sources: Option<PathBuf>,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -89,11 +95,11 @@ impl Cli {
                 Ok(true)
             }
             Some(Command::Section(args)) => {
-                let SectionArgs { section, device, seconds, scratch, tiny, check } = args;
-                Ok(run_section(section, &Settings { device, time: Duration::from_secs_f64(seconds), scratch, tiny, check }))
+                let SectionArgs { section, device, seconds, scratch, tiny, check, sources } = args;
+                Ok(run_section(section, &Settings { device, time: Duration::from_secs_f64(seconds), scratch, tiny, check, sources }))
             }
             None => {
-                let RunArgs { device, out, minutes, only, tiny, check } = self.run;
+                let RunArgs { device, out, minutes, only, tiny, check, sources } = self.run;
                 // In the order of a run, each once; the card is looked for whatever else is asked for.
                 let wanted = |section: &SectionName| only.is_empty() || *section == SectionName::Device || only.contains(section);
                 run(&Run {
@@ -103,6 +109,7 @@ impl Cli {
                     time: Duration::from_secs_f64(minutes * 60.0),
                     tiny,
                     check,
+                    sources,
                 })
             }
         }

@@ -29,6 +29,8 @@ pub struct Settings {
     /// Sizes for a device that is emulated.
     pub tiny: bool,
     pub check: Option<String>,
+    /// A folder of kernels to check instead of those inside.
+    pub sources: Option<PathBuf>,
 }
 
 /// Where findings go: to the process that runs the sections, line by line.
@@ -108,7 +110,7 @@ fn find(section: SectionName, settings: &Settings, teller: &Teller) -> anyhow::R
     match section {
         SectionName::Device => device::find(settings, teller),
         SectionName::Kernels => {
-            let card = open::card(&settings.device)?;
+            let card = open::card(&settings.device, settings.sources.as_deref())?;
             kernels::all().for_each(|check| teller.check(check.name, Some(&card), || (check.run)(&card)));
             Ok(())
         }

@@ -28,6 +28,8 @@ pub struct Run {
     pub tiny: bool,
     /// Only checks with this in their names.
     pub check: Option<String>,
+    /// A folder of kernels to check instead of those inside.
+    pub sources: Option<PathBuf>,
 }
 
 /// Runs all sections; true where nothing failed.
@@ -151,6 +153,9 @@ fn start(run: &Run, section: SectionName, scratch: &Path, limit: Duration) -> an
     }
     if let Some(check) = &run.check {
         command.args(["--check", check]);
+    }
+    if let Some(sources) = &run.sources {
+        command.arg("--sources").arg(sources);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     end_with_parent(&mut command);
