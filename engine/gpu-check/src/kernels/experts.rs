@@ -1,6 +1,6 @@
 //! A mixture of experts from logits to the weighted sum.
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use half::bf16;
 use tokenflow_engine::backend::cuda::args;
 use tokenflow_engine::backend::{
@@ -32,12 +32,15 @@ pub fn experts<T: Element>(card: &Card, format: Format, on_tensor_cores: bool, s
     let logits: Vec<f32> = (0..rows * num_experts).map(|_| random.below(12) as f32 * 0.5).collect();
 
     let device = Device::new(card)?;
+    // Some rows are padding: they visit no expert, and zeros come of them.
+    let num_real = if seed.is_multiple_of(3) { rows } else { random.within(1..=rows) };
     let visits = rows * top_k;
     let (chosen, weights) = (device.allocate::<u32>(visits)?, device.allocate::<f32>(visits)?);
     let args = args::Route {
         logits: device.upload(&T::all(&logits))?,
         experts: chosen,
         weights,
+        num_real: if num_real < rows { device.upload(&[num_real as u32])? } else { DevicePtr::NULL },
         rows: rows as u32,
         num_experts: num_experts as u32,
         top_k: top_k as u32,
@@ -48,7 +51,7 @@ pub fn experts<T: Element>(card: &Card, format: Format, on_tensor_cores: bool, s
     let expert_start = device.allocate::<u32>(num_experts + 1)?;
     let args = args::Group { experts: chosen, sorted, place, expert_start, visits: visits as u32, num_experts: num_experts as u32 };
     device.launch("moe_group", [num_experts as u32, 1, 1], 64, 0, &args)?;
-    grouped(&device, &args)?;
+    grouped(&device, &args, num_real * top_k)?;
     let (tile_rows, block_features, suffix) = if on_tensor_cores { (64, 64, "_tile") } else { (8, 2 * 128 / device.warp(), "") };
     let num_tiles = visits.div_ceil(tile_rows) + num_experts;
     let tiles = device.allocate::<u32>(3 * num_tiles)?;
@@ -74,15 +77,15 @@ pub fn experts<T: Element>(card: &Card, format: Format, on_tensor_cores: bool, s
         tiles,
         out: wide,
         top_k: top_k as u32,
-        unused: 0,
+        out_cols: 2 * inner as u32,
     };
     device.launch(&name, grid(2 * inner), 128, 0, &args)?;
     let activation = args::Activation { x: wide, out: narrow, rows: visits as u32, cols: inner as u32, cap: 0.0, unused: 0 };
     device.launch(&format!("gated_silu_{}", T::NAME), [2, 1, 1], 128, 0, &activation)?;
-    let args = args::Experts { weights: matrices(&down)?, x: narrow, sorted: DevicePtr::NULL, out: each, ..args };
+    let args = args::Experts { weights: matrices(&down)?, x: narrow, sorted: DevicePtr::NULL, out: each, out_cols: hidden as u32, ..args };
     device.launch(&name, grid(hidden), 128, 0, &args)?;
     let out = device.allocate::<T>(rows * hidden)?;
-    let args = args::ExpertSum { x: each, experts: chosen, weights, place, out: out, cols: hidden as u32, top_k: top_k as u32 };
+    let args = args::ExpertSum { x: each, experts: chosen, weights, place, out, cols: hidden as u32, top_k: top_k as u32 };
     device.launch(&format!("moe_sum_{}", T::NAME), [rows as u32, 1, 1], 64, 0, &args)?;
 
     let matrices = |stack: &[Checkpoint]| stack.iter().map(|c| cpu.matrix(&[c.view()]).expect("valid")).collect();
@@ -91,16 +94,19 @@ pub fn experts<T: Element>(card: &Card, format: Format, on_tensor_cores: bool, s
     let logits = CpuBuffer::from_vec(rows, num_experts, logits);
     cpu.experts(&CpuBuffer::from_vec(rows, hidden, x), &logits, &experts, &mut expected);
     let found = T::values(&device.download(out, rows * hidden)?);
-    card.compare_scaled(&format!("experts {format:?}"), &found, expected.as_slice(), 1e-4 + 3.0 * T::ROUNDING)
+    let (found, padding) = found.split_at(num_real * hidden);
+    ensure!(padding.iter().all(|&v| v == 0.0), "padding went to experts");
+    card.compare_scaled(&format!("experts {format:?}"), found, &expected.as_slice()[..found.len()], 1e-4 + 3.0 * T::ROUNDING)
 }
 
-/// Visits are sorted by expert and otherwise in their order.
-fn grouped(device: &Device, args: &args::Group) -> anyhow::Result<()> {
-    let visits = args.visits as usize;
-    let chosen = device.download::<u32>(args.experts, visits)?;
-    let mut expected: Vec<u32> = (0..args.visits).collect();
+/// Visits are sorted by expert and otherwise in their order; those behind the first `real` are padding.
+fn grouped(device: &Device, args: &args::Group, real: usize) -> anyhow::Result<()> {
+    let chosen = device.download::<u32>(args.experts, args.visits as usize)?;
+    ensure!(chosen[real..].iter().all(|&c| c == u32::MAX), "padding chose experts");
+    let chosen = &chosen[..real];
+    let mut expected: Vec<u32> = (0..real as u32).collect();
     expected.sort_by_key(|&visit| chosen[visit as usize]);
-    let (sorted, place) = (device.download::<u32>(args.sorted, visits)?, device.download::<u32>(args.place, visits)?);
+    let (sorted, place) = (device.download::<u32>(args.sorted, real)?, device.download::<u32>(args.place, real)?);
     let start = device.download::<u32>(args.expert_start, args.num_experts as usize + 1)?;
     let counted = (0..=args.num_experts).map(|e| chosen.iter().filter(|&&c| c < e).count() as u32);
     let found = sorted == expected
@@ -123,4 +129,5 @@ pub const CHECKS: &[Check] = &[
     Check { name: "experts bf16 int4 on tensor cores", run: |card| experts::<bf16>(card, Format::Int4, true, 22) },
     Check { name: "experts bf16 fp8 on tensor cores", run: |card| experts::<bf16>(card, Format::Fp8, true, 23) },
     Check { name: "experts bf16 q4_k", run: |card| experts::<bf16>(card, Format::Q4K, false, 30) },
+    Check { name: "experts bf16 q6_k on tensor cores", run: |card| experts::<bf16>(card, Format::Q6K, true, 31) },
 ];

@@ -7,10 +7,11 @@ use tokenflow_gpu::DevicePtr;
 #[repr(C)]
 pub struct Embed {
     pub tokens: DevicePtr,
-    pub table: DevicePtr,
+    pub previous: DevicePtr,
+    pub table: Weight,
     pub out: DevicePtr,
-    pub cols: u32,
     pub scale: f32,
+    pub unused: u32,
 }
 
 #[derive(Clone, Copy, Debug, NoUninit)]
@@ -123,16 +124,51 @@ pub struct Attention {
     pub block_tables: DevicePtr,
     pub table_start: DevicePtr,
     pub work: DevicePtr,
+    pub items: DevicePtr,
+    pub item_start: DevicePtr,
     pub partial: DevicePtr,
     pub partial_state: DevicePtr,
     pub kv: KvShape,
     pub num_heads: u32,
+    pub num_rows: u32,
     pub split_positions: u32,
-    pub num_splits: u32,
     pub scale: f32,
     pub soft_cap: f32,
     pub window: u32,
     pub unused: u32,
+}
+
+impl Attention {
+    /// Head sizes that kernels are made for, as in their names.
+    pub const DIMS: [usize; 3] = [64, 128, 256];
+
+    /// Dynamic shared memory of `attention_decode_*` for heads of up to `dim` over a cache of `kv_bytes` an element.
+    pub const fn decode_shared_bytes(dim: usize, kv_bytes: usize) -> usize {
+        // Queries, or what teams tell each other: weights of 64 positions, 4 maxima and 16 parts of each row.
+        let (queries, exchange) = (16 * (dim + 8) * 2, 16 * (64 + 8) * 2 + 16 * 4 * (4 + 16));
+        Self::tiles_bytes(dim, kv_bytes) + if queries > exchange { queries } else { exchange }
+    }
+
+    /// Dynamic shared memory of `attention_prefill_*`.
+    pub const fn prefill_shared_bytes(dim: usize, kv_bytes: usize) -> usize {
+        Self::tiles_bytes(dim, kv_bytes) + 64 * (dim + 8) * 2
+    }
+
+    /// Two tiles of 64 keys and values; of bytes, and a third one widened.
+    const fn tiles_bytes(dim: usize, kv_bytes: usize) -> usize {
+        if kv_bytes == 1 { 4 * 64 * dim + 2 * 64 * (dim + 8) * 2 } else { 4 * 64 * (dim + 8) * 2 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, NoUninit)]
+#[repr(C)]
+pub struct AttentionItems {
+    pub positions: DevicePtr,
+    pub work: DevicePtr,
+    pub items: DevicePtr,
+    pub item_start: DevicePtr,
+    pub rows: u32,
+    pub split_positions: u32,
 }
 
 #[derive(Clone, Copy, Debug, NoUninit)]
@@ -141,6 +177,7 @@ pub struct Weight {
     pub codes: DevicePtr,
     pub scales: DevicePtr,
     pub offsets: DevicePtr,
+    pub high: DevicePtr,
     pub features: u32,
     pub columns: u32,
     pub group: u32,
@@ -155,7 +192,7 @@ pub struct Linear {
     pub bias: DevicePtr,
     pub out: DevicePtr,
     pub rows: u32,
-    pub unused: u32,
+    pub out_cols: u32,
 }
 
 #[derive(Clone, Copy, Debug, NoUninit)]
@@ -180,6 +217,7 @@ pub struct Route {
     pub logits: DevicePtr,
     pub experts: DevicePtr,
     pub weights: DevicePtr,
+    pub num_real: DevicePtr,
     pub rows: u32,
     pub num_experts: u32,
     pub top_k: u32,
@@ -217,7 +255,7 @@ pub struct Experts {
     pub tiles: DevicePtr,
     pub out: DevicePtr,
     pub top_k: u32,
-    pub unused: u32,
+    pub out_cols: u32,
 }
 
 #[derive(Clone, Copy, Debug, NoUninit)]

@@ -9,16 +9,8 @@ use crate::backend::{AttentionConfig, QkNorm, RopeTable};
 const THREADS: u32 = 128;
 /// Query heads of a KV head that one block takes.
 const DECODE_HEADS: usize = 16;
-/// Query rows of a block: of one token, of a prompt.
-const DECODE_ROWS: usize = 16;
-const PREFILL_ROWS: usize = 64;
-/// Bytes of what splits leave for each other; where a step's would be more, its rows go one group after the other.
-const MAX_PARTIAL_BYTES: usize = 128 << 20;
-
-/// Dynamic shared memory of attention over `rows` query rows: these, and two stages of 64 keys and values.
-fn shared_bytes(rows: usize, dim: usize) -> usize {
-    2 * (rows + 4 * 64) * (dim + 8)
-}
+/// Blocks of decode attention for each multiprocessor.
+const BLOCKS_EACH: usize = 4;
 
 /// The least head size that kernels are made for and that holds `head_dim`.
 pub(super) fn kernel_dim(head_dim: usize) -> usize {
@@ -102,12 +94,14 @@ impl CudaBackend {
             block_tables: batch.block_tables,
             table_start: batch.table_start,
             work: batch.singles.work.unwrap_or(null),
+            items: null,
+            item_start: null,
             partial: null,
             partial_state: null,
             kv: kv.shape(),
             num_heads: num_heads as u32,
+            num_rows: batch.singles.count as u32,
             split_positions: self.device.config.split_positions as u32,
-            num_splits: batch.singles.num_splits as u32,
             scale: attention.scale,
             soft_cap: attention.soft_cap.unwrap_or(0.0),
             window: attention.sliding_window.unwrap_or(0) as u32,
@@ -117,51 +111,52 @@ impl CudaBackend {
             let kernel = ["attention_exact", self.device.tag(), self.device.config.kv_tag()];
             return self.device.launch(&kernel, [batch.singles.count, num_heads, 1], THREADS, 0, &args);
         }
-        let dim = if head_dim <= 64 {
-            64
-        } else if head_dim <= 128 {
-            128
-        } else {
-            256
-        };
+        let (dim, kv_bytes) = (kernel_dim(head_dim), self.device.config.kv_bytes());
         let name = |kind| [kind, self.device.tag(), self.device.config.kv_tag(), ["64", "128", "256"][dim / 128]];
         let group = num_heads / num_kv_heads;
-        self.attend_singles(batch.singles, args, &name("attention_decode"), [num_kv_heads * group.div_ceil(DECODE_HEADS), dim])?;
+        let shared = args::Attention::decode_shared_bytes(dim, kv_bytes);
+        self.attend_singles(batch, args, &name("attention_decode"), num_kv_heads * group.div_ceil(DECODE_HEADS), shared)?;
         let tiles = self.tiles(batch, group)?;
         let args = args::Attention { work: tiles.work.unwrap_or(null), ..args };
-        let shared = shared_bytes(PREFILL_ROWS, dim);
+        let shared = args::Attention::prefill_shared_bytes(dim, kv_bytes);
         self.device.launch(&name("attention_prefill"), [tiles.count, num_kv_heads, 1], THREADS, shared, &args)
     }
 
     fn attend_singles(
         &self,
-        singles: Singles,
+        batch: &CudaBatch,
         args: args::Attention,
         kernel: &[&'static str],
-        [grid_heads, dim]: [usize; 2],
+        grid_heads: usize,
+        shared_bytes: usize,
     ) -> Result<(), GpuError> {
-        let (num_heads, splits) = (args.num_heads as usize, singles.num_splits);
-        let config = &self.device.config;
-        let row_bytes = |splits: usize| num_heads * splits * args.kv.head_dim as usize * size_of::<f32>();
-        // The same for every step, so that graphs find it where it was.
-        let most_splits = config.max_model_len.div_ceil(config.split_positions).next_power_of_two().max(splits);
-        let room = (config.max_seqs * row_bytes(most_splits)).min(MAX_PARTIAL_BYTES).max(row_bytes(most_splits));
-        let rows_at_once = if splits > 1 { room / row_bytes(splits) } else { singles.count.max(1) };
-        let mut done = 0;
-        while done < singles.count {
-            let rows = rows_at_once.min(singles.count - done);
-            let mut args = args::Attention { work: args.work.add(done * size_of::<[u32; 2]>()), ..args };
-            if splits > 1 {
-                let mut scratch = self.scratch.lock();
-                args.partial = scratch.part("attention", room)?;
-                args.partial_state = scratch.part("attention state", room / args.kv.head_dim as usize * 2)?;
+        let Singles { count, ref groups, .. } = batch.singles;
+        if count == 0 {
+            return Ok(());
+        }
+        let (num_heads, head_dim, config) = (args.num_heads as usize, args.kv.head_dim as usize, &self.device.config);
+        let most_items = config.most_items();
+        // The same for every step, so that graphs find them where they were.
+        let mut scratch = self.scratch.lock();
+        let items = scratch.part("attention items", most_items * size_of::<[u32; 2]>())?;
+        let item_start = scratch.part("attention item starts", (config.max_seqs.max(count) + 1) * size_of::<u32>())?;
+        let partial = scratch.part("attention", most_items * num_heads * head_dim * size_of::<f32>())?;
+        let partial_state = scratch.part("attention state", most_items * num_heads * 2 * size_of::<f32>())?;
+        drop(scratch);
+        let blocks = (self.device.gpu.info().num_multiprocessors * BLOCKS_EACH).div_ceil(grid_heads);
+        let mut listed = batch.items.lock();
+        for (index, rows) in groups.iter().enumerate() {
+            let work = args.work.add(rows.start * size_of::<[u32; 2]>());
+            let args = args::Attention { work, items, item_start, partial, partial_state, num_rows: rows.len() as u32, ..args };
+            if *listed != Some(index) {
+                let args::Attention { positions, split_positions, num_rows, .. } = args;
+                let list = args::AttentionItems { positions, work, items, item_start, rows: num_rows, split_positions };
+                self.device.launch(&["attention_items"], [1, 1, 1], self.device.threads(rows.len(), 1024), 0, &list)?;
+                *listed = Some(index);
             }
-            self.device.launch(kernel, [rows, grid_heads, splits], THREADS, shared_bytes(DECODE_ROWS, dim), &args)?;
-            if splits > 1 {
-                let threads = self.device.threads(args.kv.head_dim as usize, 256);
-                self.device.launch(&["attention_combine", self.device.tag()], [rows, num_heads, 1], threads, 0, &args)?;
-            }
-            done += rows;
+            self.device.launch(kernel, [blocks.max(rows.len()), grid_heads, 1], THREADS, shared_bytes, &args)?;
+            let threads = self.device.threads(head_dim, 256);
+            self.device.launch(&["attention_combine", self.device.tag()], [rows.len(), num_heads, 1], threads, 0, &args)?;
         }
         Ok(())
     }

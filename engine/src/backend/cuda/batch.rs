@@ -1,6 +1,8 @@
 //! A step's indices on the card: one array of all that kernels look up, in one copy. Batches of one token a sequence are filled up with rows
 //! that mean nothing to one of a few sizes, so that graphs recorded for these sizes fit.
 
+use std::ops::Range;
+
 use parking_lot::Mutex;
 use tokenflow_gpu::{DevicePtr, GpuError};
 
@@ -16,7 +18,6 @@ const PREFILL_ROWS: u32 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Form {
     pub(super) rows: usize,
-    pub(super) num_splits: usize,
 }
 
 /// A [`RaggedBatch`] on the card. One lives at a time: the next takes its place.
@@ -39,16 +40,18 @@ pub struct CudaBatch {
     prefills: Vec<[u32; 2]>,
     /// Set where a graph may run it.
     pub(super) form: Option<Form>,
+    /// The group of `singles` whose splits are listed on the card.
+    pub(super) items: Mutex<Option<usize>>,
     /// Frequencies whose angles this step has.
     pub(super) angles: Mutex<Vec<DevicePtr>>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Singles {
     pub(super) count: usize,
     pub(super) work: Option<DevicePtr>,
-    /// Splits of the longest context.
-    pub(super) num_splits: usize,
+    /// Rows whose splits there is room for at a time; mostly one group of all.
+    pub(super) groups: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -102,17 +105,17 @@ impl CudaBackend {
         }
         let rows = ragged.num_tokens();
         let sequences = || ragged.query_start.windows(2).enumerate().map(|(i, rows)| (i as u32, rows[0]..rows[1]));
-        let (mut singles, mut prefills, mut longest) = (Vec::new(), Vec::new(), 1);
+        let (mut singles, mut prefills, mut splits) = (Vec::new(), Vec::new(), Vec::new());
         for (sequence, tokens) in sequences() {
-            if config.is_exact() || (tokens.len() == 1 && !config.batch_invariant) {
+            if config.is_exact() || tokens.len() == 1 {
+                splits.extend(tokens.clone().map(|token| ragged.positions[token as usize] as usize / config.split_positions + 1));
                 singles.extend(tokens.map(|token| [token, sequence]));
-                longest = longest.max(ragged.context_len[sequence as usize] as usize);
             } else {
                 prefills.push([sequence, tokens.len() as u32]);
             }
         }
-        let num_splits = longest.div_ceil(config.split_positions);
-        let form = fits.then(|| Form { rows, num_splits: num_splits.next_power_of_two() });
+        let groups = groups_of(&splits, config.most_items());
+        let form = (fits && groups.len() == 1).then_some(Form { rows });
         let group = *self.group.lock();
         let tiles = tiles_of(&prefills, group);
 
@@ -140,10 +143,11 @@ impl CudaBackend {
             query_start,
             table_start,
             block_tables,
-            singles: Singles { count: singles.len(), work: Some(work), num_splits: form.map_or(num_splits, |form| form.num_splits) },
+            singles: Singles { count: singles.len(), work: Some(work), groups },
             tiles: Mutex::new(Tiles { group, count: tiles.len(), work: Some(tile_work) }),
             prefills,
             form,
+            items: Mutex::default(),
             angles: Mutex::default(),
         })
     }
@@ -161,6 +165,25 @@ impl CudaBackend {
         }
         Ok(*tiles)
     }
+}
+
+/// Neighbouring rows with up to `most` splits together; no row has more.
+fn groups_of(splits: &[usize], most: usize) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    let mut together = 0;
+    for (row, &own) in splits.iter().enumerate() {
+        match groups.last_mut() {
+            Some(group) if together + own <= most => {
+                group.end = row + 1;
+                together += own;
+            }
+            _ => {
+                groups.push(row..row + 1);
+                together = own;
+            }
+        }
+    }
+    groups
 }
 
 /// Whether every sequence has one token, and all want logits.
@@ -188,6 +211,13 @@ fn fill_up(ragged: &mut RaggedBatch, config: &CudaConfig, spare: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_grouped_by_their_splits() {
+        assert_eq!(groups_of(&[1, 2, 1, 4, 3, 1], 4), [0..3, 3..4, 4..6]);
+        assert_eq!(groups_of(&[1; 9], 9), [0..9]);
+        assert!(groups_of(&[], 4).is_empty());
+    }
 
     #[test]
     fn batches_are_filled_up_by_seven_rows_at_most() {

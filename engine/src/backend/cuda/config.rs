@@ -4,6 +4,9 @@ use tokenflow_gpu::Element;
 
 pub use crate::backend::cpu::KvType;
 
+/// Splits of attention, of which each leaves `num_heads * head_dim` floats. A step with more goes one group of rows after the other.
+const MOST_ITEMS: usize = 4096;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CudaConfig {
     /// The type of activations and of plain weights.
@@ -81,6 +84,12 @@ impl CudaConfig {
 
     pub(super) fn logits_rows(&self) -> usize {
         self.max_logits_rows.max(self.max_seqs)
+    }
+
+    /// Most splits that attention has room for at a time, of all rows together.
+    pub(super) fn most_items(&self) -> usize {
+        let of_one = self.max_model_len.div_ceil(self.split_positions);
+        (of_one * self.max_seqs).min(MOST_ITEMS).max(of_one)
     }
 
     /// What the type of keys and values is called in kernels.

@@ -82,6 +82,7 @@ impl CudaBackend {
             logits: logits.data(),
             experts: chosen,
             weights,
+            num_real: DevicePtr::NULL,
             rows: shape.rows as u32,
             num_experts: num_experts as u32,
             top_k: top_k as u32,
@@ -113,11 +114,18 @@ impl CudaBackend {
             tiles,
             out: gate_up,
             top_k: top_k as u32,
-            unused: 0,
+            out_cols: wide as u32,
         };
         product(&experts.gate_up, args)?;
         self.launch_activation(&[gated(experts.activation), device.tag()], gate_up, narrow, [visits, inner], 0.0)?;
-        let args = args::Experts { weights: weights_of(&experts.down), x: narrow, sorted: DevicePtr::NULL, out: each, ..args };
+        let args = args::Experts {
+            weights: weights_of(&experts.down),
+            x: narrow,
+            sorted: DevicePtr::NULL,
+            out: each,
+            out_cols: shape.cols as u32,
+            ..args
+        };
         product(&experts.down, args)?;
 
         let to = out.activations(shape.rows, shape.cols, shape.room)?;

@@ -54,7 +54,7 @@ impl CudaBackend {
             }
         }
         let bias = bias.map_or(DevicePtr::NULL, CudaVector::start);
-        let args = args::Linear { weight: weight.weight, x, bias, out, rows: rows as u32, unused: 0 };
+        let args = args::Linear { weight: weight.weight, x, bias, out, rows: rows as u32, out_cols: features as u32 };
         let few = few_features(self.device.warp());
         let has_tiles = config.has_tiles();
         let (suffix, tile_rows, tile_features) = match rows {

@@ -11,12 +11,13 @@ impl CudaBackend {
         let to = out.stream(batch.rows, cols, self.device.config.max_tokens)?;
         let args = args::Embed {
             tokens: batch.tokens,
-            table: table.plain_codes()?,
+            previous: self.sampler.lock().tokens(),
+            table: table.weight,
             out: to,
-            cols: cols as u32,
             scale: rounded(scale, self.device.config.compute),
+            unused: 0,
         };
-        self.device.launch(&["embed", self.device.tag()], [batch.rows, 1, 1], self.device.threads(cols, 256), 0, &args)
+        self.device.launch(&["embed", table.format.embed_name()], [batch.rows, 1, 1], self.device.threads(cols, 256), 0, &args)
     }
 
     /// `x += delta` where given, then `out = norm(x)`.

@@ -1,6 +1,7 @@
 // Activations, alone and gated, and the cap of logits. Elementwise: each thread strides over the whole.
 
 #include "activation.cuh"
+#include "select.cuh"
 #include "types.cuh"
 
 struct ActivationArgs {
@@ -54,7 +55,7 @@ DEVICE void cap_logits(const ActivationArgs& args) {
     KERNEL(silu_##name, ActivationArgs, 256, plain<T, Silu>)                \
     KERNEL(gelu_##name, ActivationArgs, 256, plain<T, Gelu>)                \
     KERNEL(gelu_tanh_##name, ActivationArgs, 256, plain<T, GeluTanh>)
-ACTIVATIONS(f32, float)
-ACTIVATIONS(bf16, bf16)
-ACTIVATIONS(f16, f16)
+IF_F32(ACTIVATIONS(f32, float))
+IF_BF16(ACTIVATIONS(bf16, bf16))
+IF_F16(ACTIVATIONS(f16, f16))
 KERNEL(soft_cap, ActivationArgs, 256, cap_logits)

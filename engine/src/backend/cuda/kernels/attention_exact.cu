@@ -4,6 +4,7 @@
 
 #include "attention_args.cuh"
 #include "reduce.cuh"
+#include "select.cuh"
 
 namespace {
 
@@ -75,9 +76,10 @@ DEVICE void attend_exactly(const AttentionArgs& args) {
 
 }  // namespace
 
-KERNEL(attention_exact_f32_f32, AttentionArgs, EXACT_THREADS, attend_exactly<float, float>)
-KERNEL(attention_exact_f32_bf16, AttentionArgs, EXACT_THREADS, attend_exactly<float, bf16>)
-KERNEL(attention_exact_f32_f16, AttentionArgs, EXACT_THREADS, attend_exactly<float, f16>)
-KERNEL(attention_exact_f32_e4m3, AttentionArgs, EXACT_THREADS, attend_exactly<float, e4m3>)
-KERNEL(attention_exact_bf16_f32, AttentionArgs, EXACT_THREADS, attend_exactly<bf16, float>)
-KERNEL(attention_exact_f16_f32, AttentionArgs, EXACT_THREADS, attend_exactly<f16, float>)
+#define EXACT(t, T, kv, Kv) KERNEL(attention_exact_##t##_##kv, AttentionArgs, EXACT_THREADS, attend_exactly<T, Kv>)
+IF_F32(IF_KV_F32(EXACT(f32, float, f32, float)))
+IF_F32(IF_KV_BF16(EXACT(f32, float, bf16, bf16)))
+IF_F32(IF_KV_F16(EXACT(f32, float, f16, f16)))
+IF_F32(IF_KV_E4M3(EXACT(f32, float, e4m3, e4m3)))
+IF_BF16(IF_KV_F32(EXACT(bf16, bf16, f32, float)))
+IF_F16(IF_KV_F32(EXACT(f16, f16, f32, float)))

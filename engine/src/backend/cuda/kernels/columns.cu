@@ -1,6 +1,7 @@
 // Activations in the order of a weight's columns: where groups of a 4-bit matrix are scattered (GPTQ's act-order), the host has sorted its
 // columns by group and filled groups up. Elementwise: each thread strides over the whole.
 
+#include "select.cuh"
 #include "types.cuh"
 
 struct ColumnsArgs {
@@ -28,6 +29,6 @@ DEVICE void pick_columns(const ColumnsArgs& args) {
 
 }  // namespace
 
-KERNEL(pick_columns_f32, ColumnsArgs, 256, pick_columns<float>)
-KERNEL(pick_columns_bf16, ColumnsArgs, 256, pick_columns<bf16>)
-KERNEL(pick_columns_f16, ColumnsArgs, 256, pick_columns<f16>)
+IF_F32(KERNEL(pick_columns_f32, ColumnsArgs, 256, pick_columns<float>))
+IF_BF16(KERNEL(pick_columns_bf16, ColumnsArgs, 256, pick_columns<bf16>))
+IF_F16(KERNEL(pick_columns_f16, ColumnsArgs, 256, pick_columns<f16>))

@@ -9,9 +9,9 @@ constexpr u32 FEW_ROWS_THREADS = 128;
 constexpr u32 WARP_FEATURES = 2;
 constexpr u32 BLOCK_FEATURES = FEW_ROWS_THREADS / WARP * WARP_FEATURES;
 
-/// Up to `M` rows of `x`, at `rows.x(i)`, times features `feature0..`, into rows `rows.out(i)` of `out`.
+/// Up to `M` rows of `x`, at `rows.x(i)`, times features `feature0..`, into rows `rows.out(i)` of `out`, which are `out_cols` long.
 template <class T, class Out, class Format, u32 M, class Rows>
-DEVICE void multiply_few_rows(const WeightArgs& weight, const T* x, const float* bias, Out* out, u32 count, Rows rows) {
+DEVICE void multiply_few_rows(const WeightArgs& weight, const T* x, const float* bias, Out* out, u32 out_cols, u32 count, Rows rows) {
     constexpr u32 N = Format::COLUMNS, STEP = N < 8 ? N : 8;
     u32 feature0 = (block_index_x() * (FEW_ROWS_THREADS / WARP) + warp_index()) * WARP_FEATURES;
     if (feature0 >= weight.features) return;
@@ -47,7 +47,7 @@ DEVICE void multiply_few_rows(const WeightArgs& weight, const T* x, const float*
             float sum = reduce_lanes<Sum>(sums[f][m]);
             u32 feature = feature0 + f;
             if (lane_index() != 0 || f >= num_features) continue;
-            out[u64(rows.out(m)) * weight.features + feature] = narrow<Out>(bias ? sum + bias[feature] : sum);
+            out[u64(rows.out(m)) * out_cols + feature] = narrow<Out>(bias ? sum + bias[feature] : sum);
         }
     }
 }

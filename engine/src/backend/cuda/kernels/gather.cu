@@ -1,5 +1,6 @@
 // The rows whose logits are wanted, with what the last layer adds to them. One block for each.
 
+#include "select.cuh"
 #include "types.cuh"
 
 struct GatherArgs {
@@ -28,6 +29,6 @@ DEVICE void gather(const GatherArgs& args) {
 
 }  // namespace
 
-KERNEL(gather_rows_f32, GatherArgs, 256, gather<float>)
-KERNEL(gather_rows_bf16, GatherArgs, 256, gather<bf16>)
-KERNEL(gather_rows_f16, GatherArgs, 256, gather<f16>)
+IF_F32(KERNEL(gather_rows_f32, GatherArgs, 256, gather<float>))
+IF_BF16(KERNEL(gather_rows_bf16, GatherArgs, 256, gather<bf16>))
+IF_F16(KERNEL(gather_rows_f16, GatherArgs, 256, gather<f16>))

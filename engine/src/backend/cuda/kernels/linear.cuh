@@ -9,9 +9,9 @@ struct LinearArgs {
     const void* x;
     /// Null for none.
     const float* bias;
-    /// `[rows][features]`
+    /// `[rows][out_cols]`; at least `features` wide, as each part of a stacked matrix writes its own columns.
     void* out;
-    u32 rows;
+    u32 rows, out_cols;
 };
 
 /// Rows one after the other.

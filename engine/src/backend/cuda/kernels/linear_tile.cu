@@ -8,19 +8,22 @@ namespace {
 template <class T, class E, class Out, class Format>
 DEVICE void linear_tile(const LinearArgs& args) {
     u32 first = block_index_y() * TILE_ROWS;
-    multiply_tile<T, E, Out, Format>(args.weight, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out),
+    multiply_tile<T, E, Out, Format>(args.weight, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out), args.out_cols,
                                      least(args.rows - first, TILE_ROWS), DenseRows{first});
 }
 
 }  // namespace
 
-#define LINEAR_TILES(t, T)                                                               \
-    KERNEL(linear_##t##_##t##_##t##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, T, Plain<T, 8>>) \
-    KERNEL(linear_##t##_##t##_f32_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, float, Plain<T, 8>>) \
-    KERNEL(linear_##t##_q8_0_##t##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, T, Q8_0>)          \
-    KERNEL(linear_##t##_q4_k_##t##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, T, Q4_K>)          \
-    KERNEL(linear_##t##_int4_##t##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, T, Int4>)          \
-    KERNEL(linear_##t##_fp8_##t##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, T, Fp8>)
-LINEAR_TILES(bf16, bf16)
-LINEAR_TILES(f16, f16)
-KERNEL(linear_bf16_bf16_odd_bf16_tile, LinearArgs, TILE_THREADS, linear_tile<bf16, bf16, bf16, Plain<bf16, 1>>)
+#define LINEAR_TILE(t, T, out, Out, format, ...) \
+    KERNEL(linear_##t##_##format##_##out##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, Out, __VA_ARGS__>)
+#define LINEAR_TILES(t, T, out, Out)                 \
+    LINEAR_TILE(t, T, out, Out, t, Plain<T, 8>)      \
+    IF_Q8_0(LINEAR_TILE(t, T, out, Out, q8_0, Q8_0)) \
+    IF_Q4_K(LINEAR_TILE(t, T, out, Out, q4_k, Q4_K)) \
+    IF_Q5_K(LINEAR_TILE(t, T, out, Out, q5_k, Q5_K)) \
+    IF_Q6_K(LINEAR_TILE(t, T, out, Out, q6_k, Q6_K)) \
+    IF_INT4(LINEAR_TILE(t, T, out, Out, int4, Int4)) \
+    IF_FP8(LINEAR_TILE(t, T, out, Out, fp8, Fp8))    \
+    IF_ODD(LINEAR_TILE(t, T, out, Out, t##_odd, Plain<T, 1>))
+IF_BF16(LINEAR_TILES(bf16, bf16, bf16, bf16) LINEAR_TILES(bf16, bf16, f32, float))
+IF_F16(LINEAR_TILES(f16, f16, f16, f16) LINEAR_TILES(f16, f16, f32, float))

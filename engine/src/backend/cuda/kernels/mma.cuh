@@ -61,11 +61,18 @@ DEVICE void load_matrices(u32 (&r)[4], const E* row) {
 
 #else
 
-/// What lane `lane` of the team has.
+/// What each lane of the team has: one exchange where all can be looked at afterwards, else one for each look.
 template <class T>
-DEVICE T team_shuffle(T value, u32 lane) {
-    return shuffle(value, lane_index() / TEAM * TEAM + lane);
-}
+struct Team {
+    T mine;
+#if defined(TOKENFLOW_EMULATOR)
+    DEVICE explicit Team(T value) : mine(value) { emulator::exchange(&value, sizeof(T), "team"); }
+    DEVICE T of(u32 lane) const { return *static_cast<const T*>(emulator::deposit(lane_index() / TEAM * TEAM + lane)); }
+#else
+    DEVICE explicit Team(T value) : mine(value) {}
+    DEVICE T of(u32 lane) const { return shuffle(mine, lane_index() / TEAM * TEAM + lane); }
+#endif
+};
 
 template <class E>
 DEVICE float low_half(u32 pair) {
@@ -81,12 +88,12 @@ DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     struct Part {
         u32 a[4], b[2];
     };
-    Part mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    const Team<Part> team(Part{{a[0], a[1], a[2], a[3]}, {b0, b1}});
     u32 g = team_lane() / 4, t = team_lane() % 4;
     for (u32 s = 0; s < 4; s++) {
-        Part rows = team_shuffle(mine, g * 4 + s);
+        Part rows = team.of(g * 4 + s);
         for (u32 column = 0; column < 2; column++) {
-            Part columns = team_shuffle(mine, (2 * t + column) * 4 + s);
+            Part columns = team.of((2 * t + column) * 4 + s);
             for (u32 row = 0; row < 2; row++) {
                 for (u32 half = 0; half < 2; half++) {
                     u32 x = rows.a[row + 2 * half], y = columns.b[half];
@@ -100,14 +107,15 @@ DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
 /// As above.
 template <bool TRANSPOSED, class E>
 DEVICE void load_matrices(u32 (&r)[4], const E* row) {
+    const Team<const E*> team(row);
     u32 g = team_lane() / 4, t = team_lane() % 4;
     for (u32 i = 0; i < 4; i++) {
         if (TRANSPOSED) {
-            const E* first = team_shuffle(row, i * 8 + 2 * t);
-            const E* second = team_shuffle(row, i * 8 + 2 * t + 1);
+            const E* first = team.of(i * 8 + 2 * t);
+            const E* second = team.of(i * 8 + 2 * t + 1);
             r[i] = u32(first[g].bits) | u32(second[g].bits) << 16;
         } else {
-            const E* from = team_shuffle(row, i * 8 + g) + 2 * t;
+            const E* from = team.of(i * 8 + g) + 2 * t;
             r[i] = u32(from[0].bits) | u32(from[1].bits) << 16;
         }
     }

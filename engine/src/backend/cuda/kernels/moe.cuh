@@ -3,6 +3,9 @@
 
 #include "weights.cuh"
 
+/// The choice of a row that stands for none: padding visits no expert.
+constexpr u32 NO_EXPERT = 0xffffffffu;
+
 struct ExpertsArgs {
     /// One for each expert, all of one shape.
     const WeightArgs* weights;
@@ -12,9 +15,9 @@ struct ExpertsArgs {
     const u32* sorted;
     /// (expert, first place, number of places)
     const u32* tiles;
-    /// `[visits][features]`
+    /// `[visits][out_cols]`
     void* out;
-    u32 top_k;
+    u32 top_k, out_cols;
 };
 
 /// Rows of a tile of visits.

@@ -31,7 +31,7 @@ template <class T, class Format>
 DEVICE void multiply_visits(const ExpertsArgs& args) {
     const u32* tile = args.tiles + 3 * block_index_y();
     if (tile[2] == 0) return;
-    multiply_few_rows<T, T, Format, FEW_VISITS>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), tile[2],
+    multiply_few_rows<T, T, Format, FEW_VISITS>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), args.out_cols, tile[2],
                                                 VisitRows{args.sorted, tile[1], args.top_k});
 }
 
@@ -43,7 +43,7 @@ DEVICE void sum_visits(const ExpertSumArgs& args) {
     const u32* experts = args.experts + row * args.top_k;
     if (own < args.top_k) {
         u32 before = 0;
-        for (u32 k = 0; k < args.top_k; k++) before += experts[k] < experts[own];
+        for (u32 k = 0; k < args.top_k; k++) before += experts[k] < experts[own] || (experts[k] == experts[own] && k < own);
         order.at[before] = own;
     }
     sync_block();
@@ -53,6 +53,7 @@ DEVICE void sum_visits(const ExpertSumArgs& args) {
         float sum = 0;
         for (u32 k = 0; k < args.top_k; k++) {
             u32 visit = row * args.top_k + order.at[k];
+            if (args.experts[visit] == NO_EXPERT) continue;
             sum += args.weights[visit] * to_float(x[u64(args.place[visit]) * args.cols + c]);
         }
         out[c] = narrow<T>(sum);
@@ -61,15 +62,17 @@ DEVICE void sum_visits(const ExpertSumArgs& args) {
 
 }  // namespace
 
-#define EXPERTS(t, T)                                                                                 \
-    KERNEL(moe_product_##t##_##t, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Plain<T, 8>>)     \
-    KERNEL(moe_product_##t##_q8_0, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Q8_0>)           \
-    KERNEL(moe_product_##t##_int4, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Int4>)           \
-    KERNEL(moe_product_##t##_fp8, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, Fp8>)             \
+#define EXPERT(t, T, format, ...) KERNEL(moe_product_##t##_##format, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, __VA_ARGS__>)
+#define EXPERTS(t, T)                 \
+    EXPERT(t, T, t, Plain<T, 8>)      \
+    IF_Q8_0(EXPERT(t, T, q8_0, Q8_0)) \
+    IF_Q4_K(EXPERT(t, T, q4_k, Q4_K)) \
+    IF_Q5_K(EXPERT(t, T, q5_k, Q5_K)) \
+    IF_Q6_K(EXPERT(t, T, q6_k, Q6_K)) \
+    IF_INT4(EXPERT(t, T, int4, Int4)) \
+    IF_FP8(EXPERT(t, T, fp8, Fp8))    \
     KERNEL(moe_sum_##t, ExpertSumArgs, 256, sum_visits<T>)
-EXPERTS(f32, float)
-EXPERTS(bf16, bf16)
-EXPERTS(f16, f16)
-KERNEL(moe_product_f32_bf16, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<float, Plain<bf16, 8>>)
-KERNEL(moe_product_bf16_q4_k, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<bf16, Q4_K>)
-KERNEL(moe_product_f16_q4_k, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<f16, Q4_K>)
+IF_F32(EXPERTS(f32, float))
+IF_BF16(EXPERTS(bf16, bf16))
+IF_F16(EXPERTS(f16, f16))
+IF_F32(EXPERT(f32, float, bf16, Plain<bf16, 8>) EXPERT(f32, float, f16, Plain<f16, 8>))

@@ -9,17 +9,21 @@ template <class T, class Format>
 DEVICE void multiply_visit_tile(const ExpertsArgs& args) {
     const u32* tile = args.tiles + 3 * block_index_y();
     if (tile[2] == 0) return;
-    multiply_tile<T, T, T, Format>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), tile[2],
+    multiply_tile<T, T, T, Format>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), args.out_cols, tile[2],
                                    VisitRows{args.sorted, tile[1], args.top_k});
 }
 
 }  // namespace
 
-#define EXPERT_TILES(t, T)                                                                         \
-    KERNEL(moe_product_##t##_##t##_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, Plain<T, 8>>) \
-    KERNEL(moe_product_##t##_q8_0_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, Q8_0>)         \
-    KERNEL(moe_product_##t##_q4_k_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, Q4_K>)         \
-    KERNEL(moe_product_##t##_int4_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, Int4>)         \
-    KERNEL(moe_product_##t##_fp8_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, Fp8>)
-EXPERT_TILES(bf16, bf16)
-EXPERT_TILES(f16, f16)
+#define EXPERT_TILE(t, T, format, ...) \
+    KERNEL(moe_product_##t##_##format##_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, __VA_ARGS__>)
+#define EXPERT_TILES(t, T)                 \
+    EXPERT_TILE(t, T, t, Plain<T, 8>)      \
+    IF_Q8_0(EXPERT_TILE(t, T, q8_0, Q8_0)) \
+    IF_Q4_K(EXPERT_TILE(t, T, q4_k, Q4_K)) \
+    IF_Q5_K(EXPERT_TILE(t, T, q5_k, Q5_K)) \
+    IF_Q6_K(EXPERT_TILE(t, T, q6_k, Q6_K)) \
+    IF_INT4(EXPERT_TILE(t, T, int4, Int4)) \
+    IF_FP8(EXPERT_TILE(t, T, fp8, Fp8))
+IF_BF16(EXPERT_TILES(bf16, bf16))
+IF_F16(EXPERT_TILES(f16, f16))

@@ -1,8 +1,8 @@
 // Which experts each row goes to: the likeliest, of equal ones the first, with their probabilities or their shares of the sum.
 // Then rows are grouped by expert, in their order, without atomics: every run groups them alike.
 
+#include "moe.cuh"
 #include "reduce.cuh"
-#include "types.cuh"
 
 struct RouteArgs {
     /// `[rows][experts]`
@@ -10,13 +10,15 @@ struct RouteArgs {
     /// `[rows][top_k]`
     u32* experts;
     float* weights;
+    /// How many of the rows are no padding; null where all are.
+    const u32* num_real;
     u32 rows, num_experts, top_k, renormalize;
 };
 
 struct GroupArgs {
     /// `[rows][top_k]`: a pair of row and choice is one visit.
     const u32* experts;
-    /// Visits by expert, and where each visit is among these.
+    /// Visits by expert, and where each visit is among these; visits to no expert are left out.
     u32* sorted;
     u32* place;
     /// Per expert, plus one.
@@ -41,6 +43,13 @@ DEVICE void choose_experts(const RouteArgs& args) {
     constexpr u32 EACH = MAX_EXPERTS / WARP;
     u32 row = block_index_x() * (block_threads() / WARP) + warp_index();
     if (row >= args.rows) return;
+    if (args.num_real && row >= *args.num_real) {
+        for (u32 k = lane_index(); k < args.top_k; k += WARP) {
+            args.experts[row * args.top_k + k] = NO_EXPERT;
+            args.weights[row * args.top_k + k] = 0;
+        }
+        return;
+    }
     const T* logits = static_cast<const T*>(args.logits) + u64(row) * args.num_experts;
     float probability[EACH], best = -INFINITE, total = 0;
     UNROLL
@@ -92,10 +101,7 @@ DEVICE void group_visits(const GroupArgs& args) {
     u32 expert = block_index_x(), below = 0, threads = block_threads();
     for (u32 i = thread_index(); i < args.visits; i += threads) below += args.experts[i] < expert;
     u32 start = reduce_block<Sum>(below, scratch), next = start;
-    if (thread_index() == 0) {
-        args.expert_start[expert] = start;
-        if (expert + 1 == args.num_experts) args.expert_start[expert + 1] = args.visits;
-    }
+    if (thread_index() == 0) args.expert_start[expert] = start;
     for (u32 first = 0; first < args.visits; first += threads) {
         u32 visit = first + thread_index(), mine = visit < args.visits && args.experts[visit] == expert, before = mine;
         // How many of the threads up to this one have a visit, first in the warp, then in the warps before.
@@ -118,6 +124,7 @@ DEVICE void group_visits(const GroupArgs& args) {
         }
         next += all;
     }
+    if (thread_index() == 0 && expert + 1 == args.num_experts) args.expert_start[expert + 1] = next;
 }
 
 /// One block of one thread for each expert, or more.
@@ -143,8 +150,8 @@ DEVICE void cut_tiles(const TilesArgs& args) {
 
 }  // namespace
 
-KERNEL(moe_route_f32, RouteArgs, 128, choose_experts<float>)
-KERNEL(moe_route_bf16, RouteArgs, 128, choose_experts<bf16>)
-KERNEL(moe_route_f16, RouteArgs, 128, choose_experts<f16>)
+IF_F32(KERNEL(moe_route_f32, RouteArgs, 128, choose_experts<float>))
+IF_BF16(KERNEL(moe_route_bf16, RouteArgs, 128, choose_experts<bf16>))
+IF_F16(KERNEL(moe_route_f16, RouteArgs, 128, choose_experts<f16>))
 KERNEL(moe_group, GroupArgs, 256, group_visits)
 KERNEL(moe_tiles, TilesArgs, 1024, cut_tiles)

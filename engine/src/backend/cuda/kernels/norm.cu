@@ -2,6 +2,7 @@
 // One block for each row. The stream is f32, so that what many layers add up to is not rounded at each.
 
 #include "reduce.cuh"
+#include "select.cuh"
 #include "types.cuh"
 
 struct NormArgs {
@@ -84,8 +85,8 @@ DEVICE void norm(const NormArgs& args) {
 #define OWN_NORMS(t, T)                                                \
     KERNEL(rms_norm_own_##t, NormArgs, 1024, norm<T, T, false>)        \
     KERNEL(layer_norm_own_##t, NormArgs, 1024, norm<T, T, true>)
-NORMS(f32, float)
-NORMS(bf16, bf16)
-NORMS(f16, f16)
-OWN_NORMS(bf16, bf16)
-OWN_NORMS(f16, f16)
+IF_F32(NORMS(f32, float))
+IF_BF16(NORMS(bf16, bf16))
+IF_F16(NORMS(f16, f16))
+IF_BF16(OWN_NORMS(bf16, bf16))
+IF_F16(OWN_NORMS(f16, f16))

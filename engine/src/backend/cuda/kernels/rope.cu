@@ -3,6 +3,7 @@
 
 #include "kv.cuh"
 #include "reduce.cuh"
+#include "select.cuh"
 
 struct RopeAnglesArgs {
     const u32* positions;
@@ -18,7 +19,7 @@ struct RopeKvArgs {
     /// `[tokens][q heads | k heads | v heads]`; queries are changed in place.
     void* qkv;
     const float* angles;
-    /// Where each token's key and value go: block * block_size + offset.
+    /// Where each token's key and value go: block * block_size + offset; `NO_SLOT` for padding, which writes none.
     const u32* slots;
     /// Null where heads are not normalised.
     const float* q_norm;
@@ -33,6 +34,7 @@ struct RopeKvArgs {
 namespace {
 
 constexpr u32 MAX_HEAD_DIM = 256;
+constexpr u32 NO_SLOT = 0xffffffffu;
 
 DEVICE void compute_angles(const RopeAnglesArgs& args) {
     u32 i = block_index_x() * block_threads() + thread_index();
@@ -72,7 +74,9 @@ DEVICE void rotate_and_write(const RopeKvArgs& args) {
     const float* weight = is_value ? nullptr : is_query ? args.q_norm : args.k_norm;
     float scale = weight ? 1.0f / sqrtf(reduce_lanes<Sum>(squares) / float(dim) + args.eps) : 1.0f;
     const float* angles = args.angles + u64(token) * 2 * args.half;
-    u32 slot = args.slots[token], kv_head = (head - heads) % kv_heads;
+    u32 slot = args.slots[token];
+    if (slot == NO_SLOT && !is_query) return;
+    u32 kv_head = (head - heads) % kv_heads;
     Kv* cache = static_cast<Kv*>(args.cache) + kv_offset(args.kv, slot / args.kv.block_size, is_value, kv_head, slot % args.kv.block_size);
     UNROLL
     for (u32 i = 0; i < EACH; i++) {
@@ -103,10 +107,10 @@ DEVICE void rotate_and_write(const RopeKvArgs& args) {
 
 KERNEL(rope_angles, RopeAnglesArgs, 256, compute_angles)
 #define ROPE_KV(name, T)                                      \
-    KERNEL(rope_kv_##name##_f32, RopeKvArgs, 256, rotate_and_write<T, float>) \
-    KERNEL(rope_kv_##name##_bf16, RopeKvArgs, 256, rotate_and_write<T, bf16>) \
-    KERNEL(rope_kv_##name##_f16, RopeKvArgs, 256, rotate_and_write<T, f16>)   \
-    KERNEL(rope_kv_##name##_e4m3, RopeKvArgs, 256, rotate_and_write<T, e4m3>)
-ROPE_KV(f32, float)
-ROPE_KV(bf16, bf16)
-ROPE_KV(f16, f16)
+    IF_KV_F32(KERNEL(rope_kv_##name##_f32, RopeKvArgs, 256, rotate_and_write<T, float>)) \
+    IF_KV_BF16(KERNEL(rope_kv_##name##_bf16, RopeKvArgs, 256, rotate_and_write<T, bf16>)) \
+    IF_KV_F16(KERNEL(rope_kv_##name##_f16, RopeKvArgs, 256, rotate_and_write<T, f16>)) \
+    IF_KV_E4M3(KERNEL(rope_kv_##name##_e4m3, RopeKvArgs, 256, rotate_and_write<T, e4m3>))
+IF_F32(ROPE_KV(f32, float))
+IF_BF16(ROPE_KV(bf16, bf16))
+IF_F16(ROPE_KV(f16, f16))

@@ -1,6 +1,7 @@
 // What is added to the residual stream without a norm behind it, and activations as f32, for what reads only these.
 // Elementwise: each thread strides over the whole.
 
+#include "select.cuh"
 #include "types.cuh"
 
 struct StreamArgs {
@@ -26,6 +27,6 @@ DEVICE void take(const StreamArgs& args) {
 #define STREAM(t, T)                                \
     KERNEL(add_##t, StreamArgs, 256, take<T, true>) \
     KERNEL(to_f32_##t, StreamArgs, 256, take<T, false>)
-STREAM(f32, float)
-STREAM(bf16, bf16)
-STREAM(f16, f16)
+IF_F32(STREAM(f32, float))
+IF_BF16(STREAM(bf16, bf16))
+IF_F16(STREAM(f16, f16))

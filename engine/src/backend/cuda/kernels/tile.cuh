@@ -50,9 +50,9 @@ DEVICE void load_columns(const WeightArgs& weight, u32 feature0, const T* x, u32
     }
 }
 
-/// `count` rows of `x`, at `rows.x(i)`, times 64 features, into rows `rows.out(i)` of `out`. Each team takes 16 rows.
+/// `count` rows of `x`, at `rows.x(i)`, times 64 features, into rows `rows.out(i)` of `out`, which are `out_cols` long. Each team takes 16 rows.
 template <class T, class E, class Out, class Format, class Rows>
-DEVICE void multiply_tile(const WeightArgs& weight, const T* x, const float* bias, Out* out, u32 count, Rows rows) {
+DEVICE void multiply_tile(const WeightArgs& weight, const T* x, const float* bias, Out* out, u32 out_cols, u32 count, Rows rows) {
     SHARED(TileShared<E>, shared);
     constexpr u32 STRIDE = TileShared<E>::STRIDE;
     u32 feature0 = block_index_x() * TILE_FEATURES, lane = team_lane(), row0 = team_index() * 16, stage = 0;
@@ -80,7 +80,7 @@ DEVICE void multiply_tile(const WeightArgs& weight, const T* x, const float* bia
     for (u32 i = 0; i < 2; i++) {
         u32 row = row0 + lane / 4 + 8 * i;
         if (row >= count) continue;
-        Out* to = out + u64(rows.out(row)) * weight.features;
+        Out* to = out + u64(rows.out(row)) * out_cols;
         UNROLL
         for (u32 n = 0; n < TILE_FEATURES / 8; n++) {
             UNROLL

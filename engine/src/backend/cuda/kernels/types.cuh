@@ -85,6 +85,21 @@ DEVICE u8 e4m3_bits(float x) {
 #endif
 }
 
+/// Two e4m3 as two bf16, the first in the low half; exact. What is NaN in e4m3 becomes 480.
+DEVICE u32 expand_pair(u16 pair) {
+    u32 apart = u32(pair & 0xff) | u32(pair >> 8) << 16;
+    // Exponent and mantissa in a bf16's place are the value times 2^-120, subnormals included.
+    u32 bits = (apart & 0x00800080u) << 8 | (apart & 0x007f007fu) << 4;
+#if defined(TOKENFLOW_CUDA)
+    u32 scaled;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(scaled) : "r"(bits), "r"(0x7b807b80u), "r"(0x80008000u));
+    return scaled;
+#else
+    float scale = as_float((127u + 120u) << 23), low = low_bf16(bits) * scale, high = high_bf16(bits) * scale;
+    return as_bits(low) >> 16 | (as_bits(high) & 0xffff0000u);
+#endif
+}
+
 DEVICE float to_float(float x) { return x; }
 DEVICE float to_float(bf16 x) { return as_float(u32(x.bits) << 16); }
 DEVICE float to_float(f16 x) { return f16_value(x.bits); }

@@ -2,16 +2,22 @@
 // Encodings of checkpoints are split into planes when they are loaded, so that every load is aligned and of 16 bytes.
 #pragma once
 
+#include "select.cuh"
 #include "types.cuh"
 
 struct WeightArgs {
     /// Values or codes, `[features][columns]`; 4-bit codes have the even column in the low half of a byte.
     const void* codes;
-    /// Plain: none. Q8_0: f16 `[features][columns / 32]`. Q4_K: pairs of f16 (scale, minimum) `[features][columns / 256]`.
-    /// Int4: f16 `[features][groups]`. FP8: f32 `[features / scale_features][columns / group]`, rounded up.
+    /// Plain: none. Q8_0: f16 `[features][columns / 32]`. Q4_K, Q5_K: pairs of f16 (scale, minimum) `[features][columns / 256]`.
+    /// Q6_K: f16 `[features][columns / 256]`. Int4: f16 `[features][groups]`. FP8: f32 `[features / scale_features][columns / group]`,
+    /// rounded up.
     const void* scales;
-    /// Q4_K: pairs of bytes (6-bit scale, minimum) `[features][columns / 32]`. Int4: bytes `[features][groups]`. Others: none.
+    /// Q4_K, Q5_K: pairs of bytes (6-bit scale, minimum) `[features][columns / 32]`. Q6_K: signed bytes `[features][columns / 16]`.
+    /// Int4: bytes `[features][groups]`, or null where all are 8, as in Q4_0 (groups of 32). Others: none.
     const void* offsets;
+    /// What codes have above their four bits, the first column in a byte's lowest bits. Q5_K: a bit each, `[features][columns / 8]` bytes.
+    /// Q6_K: two bits each, `[features][columns / 4]` bytes. Others: none.
+    const void* high;
     u32 features, columns;
     /// Columns that share a scale: Int4 (a multiple of 32) and FP8.
     u32 group;
@@ -62,12 +68,46 @@ struct Q4_K {
     }
 };
 
-/// AWQ and GPTQ: `(code - zero) * scale` in groups of columns. Where groups were scattered, the host has sorted the columns.
+/// The same of 5 bits.
+struct Q5_K {
+    static constexpr u32 COLUMNS = 32;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[32]) {
+        auto factors = ::load<2>(static_cast<const f16*>(w.scales) + (feature * (w.columns / 256) + column / 256) * 2);
+        auto six_bits = ::load<2>(static_cast<const u8*>(w.offsets) + (feature * (w.columns / 32) + column / 32) * 2);
+        float scale = to_float(factors.at[0]) * float(six_bits.at[0]), offset = -(to_float(factors.at[1]) * float(six_bits.at[1]));
+        auto bytes = ::load<16>(static_cast<const u8*>(w.codes) + (feature * w.columns + column) / 2);
+        u32 high = static_cast<const u32*>(w.high)[(feature * w.columns + column) / 32];
+        UNROLL
+        for (u32 i = 0; i < 32; i++) {
+            u32 low = i % 2 ? bytes.at[i / 2] >> 4 : bytes.at[i / 2] & 15;
+            values[i] = float(low | (high >> i & 1) << 4) * scale + offset;
+        }
+    }
+};
+
+/// GGUF's K-quants of 6 bits: `scale * signed_byte * (code - 32)`.
+struct Q6_K {
+    static constexpr u32 COLUMNS = 32;
+    static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[32]) {
+        float scale = to_float(static_cast<const f16*>(w.scales)[feature * (w.columns / 256) + column / 256]);
+        auto steps = ::load<2>(static_cast<const i8*>(w.offsets) + (feature * w.columns + column) / 16);
+        auto bytes = ::load<16>(static_cast<const u8*>(w.codes) + (feature * w.columns + column) / 2);
+        auto high = ::load<2>(static_cast<const u32*>(w.high) + (feature * w.columns + column) / 16);
+        UNROLL
+        for (u32 i = 0; i < 32; i++) {
+            u32 low = i % 2 ? bytes.at[i / 2] >> 4 : bytes.at[i / 2] & 15, top = high.at[i / 16] >> (i % 16 * 2) & 3;
+            values[i] = (scale * to_float(steps.at[i / 16])) * (float(low | top << 4) - 32.0f);
+        }
+    }
+};
+
+/// AWQ, GPTQ and GGUF's Q4_0: `(code - zero) * scale` in groups of columns. Where groups were scattered, the host has sorted the columns.
 struct Int4 {
     static constexpr u32 COLUMNS = 32;
     static DEVICE void load(const WeightArgs& w, u64 feature, u32 column, float (&values)[32]) {
         u64 group = feature * div_up(w.columns, w.group) + column / w.group;
-        float scale = to_float(static_cast<const f16*>(w.scales)[group]), zero = float(static_cast<const u8*>(w.offsets)[group]);
+        float scale = to_float(static_cast<const f16*>(w.scales)[group]);
+        float zero = w.offsets ? float(static_cast<const u8*>(w.offsets)[group]) : 8.0f;
         unpack_nibbles(static_cast<const u8*>(w.codes) + (feature * w.columns + column) / 2, values, scale, -(scale * zero));
     }
 };

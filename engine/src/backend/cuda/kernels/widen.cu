@@ -30,10 +30,12 @@ DEVICE void widen(const WidenArgs& args) {
 
 }  // namespace
 
-#define WIDEN(out, Out)                                   \
-    KERNEL(widen_q8_0_##out, WidenArgs, 128, widen<Out, Q8_0>) \
-    KERNEL(widen_q4_k_##out, WidenArgs, 128, widen<Out, Q4_K>) \
-    KERNEL(widen_int4_##out, WidenArgs, 128, widen<Out, Int4>) \
-    KERNEL(widen_fp8_##out, WidenArgs, 128, widen<Out, Fp8>)
-WIDEN(bf16, bf16)
-WIDEN(f16, f16)
+#define WIDEN(out, Out)                                                 \
+    IF_Q8_0(KERNEL(widen_q8_0_##out, WidenArgs, 128, widen<Out, Q8_0>)) \
+    IF_Q4_K(KERNEL(widen_q4_k_##out, WidenArgs, 128, widen<Out, Q4_K>)) \
+    IF_Q5_K(KERNEL(widen_q5_k_##out, WidenArgs, 128, widen<Out, Q5_K>)) \
+    IF_Q6_K(KERNEL(widen_q6_k_##out, WidenArgs, 128, widen<Out, Q6_K>)) \
+    IF_INT4(KERNEL(widen_int4_##out, WidenArgs, 128, widen<Out, Int4>)) \
+    IF_FP8(KERNEL(widen_fp8_##out, WidenArgs, 128, widen<Out, Fp8>))
+IF_BF16(WIDEN(bf16, bf16))
+IF_F16(WIDEN(f16, f16))

@@ -34,6 +34,14 @@ impl Format {
         }
     }
 
+    /// The same in names of kernels that look up rows, where their length does not matter.
+    pub(in super::super) fn embed_name(self) -> &'static str {
+        match self {
+            Self::Odd(element) => Self::Plain(element).name(),
+            other => other.name(),
+        }
+    }
+
     /// Columns are a multiple of this.
     pub fn column_multiple(self) -> usize {
         match self {
@@ -90,6 +98,7 @@ impl Layout {
             codes,
             scales,
             offsets,
+            high: DevicePtr::NULL,
             features: self.features as u32,
             columns: self.columns as u32,
             group: self.group as u32,

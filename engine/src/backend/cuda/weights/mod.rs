@@ -53,14 +53,6 @@ impl CudaMatrix {
     pub(super) fn is_plain(&self) -> bool {
         matches!(self.format, Format::Plain(_) | Format::Odd(_))
     }
-
-    /// Its values, where they are not encoded.
-    pub(super) fn plain_codes(&self) -> Result<DevicePtr, GpuError> {
-        if self.is_plain() {
-            return Ok(self.weight.codes);
-        }
-        Err(GpuError::Call { call: "embedding", reason: format!("a table in {:?} cannot be looked up", self.format) })
-    }
 }
 
 /// What brings weights to the card.
