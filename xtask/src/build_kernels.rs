@@ -7,6 +7,7 @@ mod report;
 mod toolkit;
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -14,6 +15,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use tokenflow_gpu::kernels::{Source, Sources};
 
 use self::{report::Resources, toolkit::Toolkit};
 use crate::build;
@@ -45,39 +47,59 @@ pub fn run(args: &BuildKernelsArgs) -> anyhow::Result<()> {
     let out = args.out.clone().unwrap_or_else(|| target.join("kernels"));
     fs::create_dir_all(&out).with_context(|| format!("{} cannot be made", out.display()))?;
 
-    let mut sources: Vec<PathBuf> =
-        fs::read_dir(build::root().join(KERNELS))?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
-    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cu"));
-    sources.sort();
+    let folder = build::root().join(KERNELS);
+    let texts = texts(&folder)?;
+    let (files, headers): (Vec<_>, Vec<_>) =
+        texts.iter().map(|(name, text)| Source { name, text }).partition(|source| source.name.ends_with(".cu"));
+    let sources = Sources { files, headers, defines: Vec::new() };
     let mut all: Vec<Resources> = Vec::new();
-    for source in &sources {
-        all.extend(compile(&toolkit, source, &out, args.check)?);
+    for source in &sources.files {
+        // The name by which the engine finds it, if its texts are the same.
+        let binary = out.join(sources.prebuilt_name(*source));
+        all.extend(compile(&toolkit, &folder.join(source.name), &binary)?);
+        if args.check {
+            fs::remove_file(&binary)?;
+        }
     }
     let report: Vec<_> = all.iter().map(Resources::to_json).collect();
     fs::write(out.join("report.json"), serde_json::to_vec_pretty(&report)?)?;
     println!("{}", report::table(&all));
     let kernels = all.len() / ARCHITECTURES.len();
-    println!("{kernels} kernels of {} files for sm_{}; {}", sources.len(), ARCHITECTURES.join(", sm_"), out.join("report.json").display());
+    println!(
+        "{kernels} kernels of {} files for sm_{}; {}",
+        sources.files.len(),
+        ARCHITECTURES.join(", sm_"),
+        out.join("report.json").display()
+    );
 
     let spilled: Vec<String> = all.iter().filter(|r| r.spilled_bytes > 0).map(Resources::name_with_architecture).collect();
     ensure!(spilled.is_empty(), "registers are spilled to memory in {}", spilled.join(", "));
     Ok(())
 }
 
-fn compile(toolkit: &Toolkit, source: &Path, out: &Path, check: bool) -> anyhow::Result<Vec<Resources>> {
+/// Names and texts of the kernels and their headers.
+fn texts(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    let sources = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "cu" || e == "cuh"));
+    sources
+        .map(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).context("a kernel's name")?;
+            Ok((name.to_owned(), fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?))
+        })
+        .collect()
+}
+
+fn compile(toolkit: &Toolkit, source: &Path, binary: &Path) -> anyhow::Result<Vec<Resources>> {
     let name = source.file_stem().and_then(|stem| stem.to_str()).context("a kernel's name")?;
-    let binary = out.join(name).with_extension("fatbin");
     let mut command = Command::new(&toolkit.nvcc);
     command.args(["-std=c++17", "-O3", "-fatbin", "-Xptxas", "-v", "--threads", "0", "-Werror", "all-warnings", "-diag-suppress", "177"]);
-    command.args(ARCHITECTURES.map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}"))).arg("-o").arg(&binary).arg(source);
+    command.args(ARCHITECTURES.map(|a| format!("-gencode=arch=compute_{a},code=sm_{a}"))).arg("-o").arg(binary).arg(source);
     let output = command.output().with_context(|| format!("{} cannot be run", toolkit.nvcc.display()))?;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{name}.cu does not compile: {text}");
     let resources = report::parse(name, &text)?;
     let missing = ARCHITECTURES.iter().find(|a| !resources.iter().any(|r| r.architecture == format!("sm_{a}")));
     ensure!(missing.is_none(), "{name}.cu was compiled, but nothing was reported for sm_{}", missing.unwrap_or(&""));
-    if check {
-        fs::remove_file(&binary)?;
-    }
     Ok(resources)
 }
