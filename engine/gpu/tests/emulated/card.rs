@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 use tokenflow_gpu::{DeviceChoice, DeviceMemory, Gpu, Stream};
 use tokenflow_gpu_emulator::{Emulated, Options, install};
 
-/// Calls `test` with a card of each vendor that is emulated; one test at a time, since what the emulator counts is of the whole process.
+/// Calls `test` with a card of each vendor; one test at a time, since what the emulator counts is of the whole process.
 pub fn on_each(test: impl Fn(&Gpu, &'static Emulated)) {
     on_nvidia(&test);
+    on(&Options::amd(), DeviceChoice::Rocm(Some(0)), &test);
 }
 
 pub fn on_nvidia(test: impl Fn(&Gpu, &'static Emulated)) {
