@@ -1,5 +1,9 @@
 //! What the engine needs of a GPU: memory, streams, events, graphs and kernels. [`Driver`] is the seam; CUDA and ROCm implement it, and are
 //! found at run time, so that one binary runs with and without them.
+//!
+//! Libraries are looked for in the folders of `TOKENFLOW_CUDA_PATH` (also those of Python's packages inside of them), then where the loader
+//! looks, then in `CUDA_HOME`, `/usr/local/cuda`, the active virtual environment, `ROCM_PATH` and `/opt/rocm`. Compiled kernels are kept in
+//! `TOKENFLOW_CACHE` or the user's cache folder.
 
 mod choice;
 mod cuda;

@@ -59,7 +59,10 @@ impl Stream {
     /// One struct is all that a kernel takes.
     pub unsafe fn launch<A: bytemuck::NoUninit>(&self, function: Function, grid: Grid, args: &A) -> Result<(), GpuError> {
         // SAFETY: the caller's word.
-        unsafe { self.driver.launch(function.raw, grid, bytemuck::bytes_of(args), self.raw) }
+        unsafe { self.driver.launch(function.raw, grid, bytemuck::bytes_of(args), self.raw) }.map_err(|error| match error {
+            GpuError::Call { call, reason } => GpuError::Call { call, reason: format!("{reason} ({} of {grid:?})", function.name) },
+            error => error,
+        })
     }
 
     pub unsafe fn product(&self, product: &Product, x: DevicePtr, weight: DevicePtr, out: DevicePtr) -> Result<(), GpuError> {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{Driver, Gpu, GpuError, RawModule};
 
-/// Compilers use half a gigabyte each.
+/// Compilers take 150 MB each.
 const MAX_THREADS: usize = 16;
 
 /// Where a file's binary came from.

@@ -64,6 +64,10 @@ fn kernels_run_with_their_arguments_and_shared_memory() {
         let expected: Vec<u32> = expected.chunks(256).map(|block| block.iter().sum()).collect();
         assert_eq!(download::<u32>(gpu, &stream, &sums), expected);
 
+        // SAFETY: nothing is launched.
+        let error = unsafe { stream.launch(add, Grid { threads: 512, ..grid }, &args) }.unwrap_err().to_string();
+        assert!(error.contains("LaunchKernel failed: ") && error.contains("(add of Grid { blocks: [4, 1, 1], threads: 512"), "{error}");
+
         assert_eq!(kernels.get("add").unwrap().raw, add.raw);
         kernels.get("swap").unwrap();
         let error = kernels.get("multiply").unwrap_err().to_string();
