@@ -8,8 +8,10 @@ use std::{
 
 use tokenflow_gpu::{DeviceChoice, Gpu};
 
-/// Which device the process that a test starts opens, and then what it does with it.
+/// Which device the process that a test starts opens, to compile something there.
 const DEVICE: &str = "TOKENFLOW_TEST_DEVICE";
+/// Instead of compiling, it asks for products.
+const PRODUCTS: &str = "TOKENFLOW_TEST_PRODUCTS";
 
 /// Functions that are looked up but not called here.
 const UNUSED: &str = "
@@ -73,11 +75,14 @@ fn open(device: &str, folder: Option<&Path>, variables: &[(&str, &str)]) -> Stri
 #[test]
 fn opener() {
     let Ok(device) = env::var(DEVICE) else { return };
-    let opened = device.parse::<DeviceChoice>().and_then(Gpu::open);
-    match opened.and_then(|gpu| gpu.driver().compile("a.cu", "", &[], &[]).map(|_| ()).inspect_err(|_| drop(gpu))) {
-        Ok(()) => println!("\nsaid: opened"),
-        Err(error) => println!("\nsaid: {error}"),
-    }
+    let gpu = device.parse::<DeviceChoice>().and_then(Gpu::open);
+    let done = gpu.and_then(|gpu| {
+        if env::var_os(PRODUCTS).is_some() {
+            return Ok(format!("products: {}", gpu.driver().has_products()));
+        }
+        gpu.driver().compile("a.cu", "", &[], &[]).map(|_| "compiled".into())
+    });
+    println!("\nsaid: {}", done.unwrap_or_else(|error| error.to_string()));
 }
 
 fn is_installed(library: &str) -> bool {
@@ -131,6 +136,9 @@ fn each_thing_that_is_missing_has_its_sentence() {
         ),
     ] {
         assert_eq!(with(device, &[changed]), expected);
+    }
+    if !is_installed("libcublasLt.so.12") && !is_installed("libcublasLt.so.13") && !Path::new("/usr/local/cuda/lib64").exists() {
+        assert_eq!(with("cuda:1", &[(PRODUCTS, "1")]), "products: false");
     }
     if is_installed("libnvrtc.so.12") || is_installed("libnvrtc.so.13") || Path::new("/usr/local/cuda/lib64").exists() {
         return println!("skipped: NVRTC is installed");
