@@ -3,7 +3,7 @@
 use tokenflow_hint_api::HintUrl;
 
 use crate::{
-    config::{DeviceSummary, EngineConfig, EngineInfo, MemoryPlan},
+    config::{DeviceSummary, EngineConfig, EngineInfo},
     scheduler::{Pacing, PacingLaw},
 };
 
@@ -42,11 +42,10 @@ pub fn table(config: &EngineConfig, info: &EngineInfo, url: &str) -> String {
         ("pacing", format!("{}, {hints}", pacing(config))),
         ("listening", url.to_owned()),
     ];
-    let memory = match &loaded.device {
-        DeviceSummary::Cpu { .. } => None,
-        DeviceSummary::Gpu { memory, .. } => Some(("memory", shares(memory))),
-    };
-    rows.into_iter().chain(memory).map(|(name, value)| format!("  {name:<10} {value}\n")).collect()
+    rows.into_iter()
+        .chain(shares(&loaded.device).map(|shares| ("memory", shares)))
+        .map(|(name, value)| format!("  {name:<10} {value}\n"))
+        .collect()
 }
 
 /// The same as one event of the log, for machines.
@@ -68,6 +67,7 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
         max_num_batched_tokens = info.max_num_batched_tokens,
         max_num_seqs = info.max_num_seqs,
         device = %loaded.device,
+        memory = shares(&loaded.device),
         pacing = pacing(config),
         hints = %config.hint_url,
         listening = url,
@@ -77,8 +77,9 @@ pub fn log(config: &EngineConfig, info: &EngineInfo, url: &str) {
 }
 
 /// Who has a GPU's memory, and which share of it may be in use.
-fn shares(memory: &MemoryPlan) -> String {
-    format!(
+fn shares(device: &DeviceSummary) -> Option<String> {
+    let DeviceSummary::Gpu { memory, .. } = device else { return None };
+    Some(format!(
         "{:.1} MiB, {} of it for use: {:.1} weights, {:.1} activations, {:.1} graphs, {:.1} KV cache, {:.1} others",
         mib(memory.total),
         memory.utilization,
@@ -87,7 +88,7 @@ fn shares(memory: &MemoryPlan) -> String {
         mib(memory.graphs),
         mib(memory.kv_cache),
         mib(memory.others),
-    )
+    ))
 }
 
 /// As `--pacing` calls it, and `--pacing-law` where that is not the usual one.

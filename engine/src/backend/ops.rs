@@ -46,14 +46,6 @@ pub trait Backend: Send + Sync + 'static {
     /// When the device has no room, or cannot use matrices that differ as these do.
     fn matrices(&self, experts: Vec<Self::Matrix>) -> Result<Self::Matrices, BackendError>;
 
-    /// A matrix that [`Backend::embed`] reads rows of, beside its use in products.
-    ///
-    /// # Errors
-    /// As [`Backend::matrix`].
-    fn table(&self, matrix: &MatrixView<'_>) -> Result<Self::Matrix, BackendError> {
-        self.matrix(std::slice::from_ref(matrix))
-    }
-
     /// # Errors
     /// When the type cannot be used on this device.
     fn vector(&self, parts: &[TensorView<'_>]) -> Result<Self::Vector, BackendError>;

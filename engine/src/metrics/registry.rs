@@ -2,7 +2,7 @@
 
 use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
-use crate::config::EngineInfo;
+use crate::config::{DeviceSummary, EngineInfo};
 
 const FINISHED_REASONS: [&str; 4] = ["stop", "length", "abort", "error"];
 
@@ -63,7 +63,7 @@ impl Registrar {
 
     /// A constant 1 whose labels tell inference gateways how large the cache is.
     pub(super) fn cache_config(&self, info: &EngineInfo) {
-        let opts = self
+        let mut opts = self
             .opts("vllm:cache_config_info", "Information of the LLMEngine CacheConfig")
             .const_label("block_size", info.block_size.to_string())
             .const_label("num_gpu_blocks", info.num_blocks.to_string())
@@ -71,6 +71,9 @@ impl Registrar {
             .const_label("enable_prefix_caching", python_bool(info.loaded.enable_prefix_caching))
             .const_label("kv_cache_size_tokens", info.kv_cache_tokens().to_string())
             .const_label("kv_cache_max_concurrency", format!("{:.2}", info.max_concurrency()));
+        if let DeviceSummary::Gpu { memory, .. } = &info.loaded.device {
+            opts = opts.const_label("gpu_memory_utilization", memory.utilization.to_string());
+        }
         self.register(IntGauge::with_opts(opts)).set(1);
     }
 }

@@ -160,7 +160,7 @@ impl<B: Backend, L: Layer<B>> Decoder<B, L> {
             slides: layers.clone().map(|i| config.sliding_windows[i].is_some()).collect(),
             layers: layers.map(|i| L::load(&model.at(&format!("{}.{i}", names.layers)), i)).collect::<Result<_, _>>()?,
             ropes: [rope(&config.rope), rope(config.local_rope.as_ref().unwrap_or(&config.rope))],
-            embedding: if needs_table { Some(model.table(names.embedding, [vocab, hidden])?) } else { None },
+            embedding: if needs_table { Some(model.matrix(&[(names.embedding, vocab)], hidden, Cut::None)?) } else { None },
             embedding_scale: config.embedding_scale,
             is_first,
             head: if is_last { Some(head()?) } else { None },

@@ -58,15 +58,6 @@ impl<'a, B: Backend> Scope<'a, B> {
         matrix
     }
 
-    /// The matrix `name` of `shape`, whose rows are embeddings.
-    pub(super) fn table(&self, name: &str, shape: [usize; 2]) -> Result<B::Matrix, WeightsError> {
-        let path = self.path(&weight(name));
-        let tensor = self.loader.matrix(&path, shape, Cut::None)?;
-        let table = self.packed(|_| name, self.backend.table(&tensor.view()));
-        self.loader.release(&path);
-        table
-    }
-
     /// The experts' matrices together.
     pub(super) fn experts(&self, matrices: Vec<B::Matrix>) -> Result<B::Matrices, WeightsError> {
         self.backend.matrices(matrices).map_err(|reason| WeightsError::Backend { tensor: self.path("experts"), reason })

@@ -19,32 +19,27 @@ const MAX_TOP_K: usize = 32;
 /// The matrices of all experts of a layer, of one shape and encoding, and their descriptions in one array on the card.
 pub struct CudaMatrices {
     pub(super) all: Vec<CudaMatrix>,
+    /// Of each.
+    format: Format,
     descriptions: Resident,
-}
-
-impl CudaMatrices {
-    fn format(&self) -> Format {
-        self.all[0].format
-    }
 }
 
 impl CudaBackend {
     pub(super) fn collect_matrices(&self, all: Vec<CudaMatrix>) -> Result<CudaMatrices, BackendError> {
         let Some(first) = all.first() else { return Err(BackendError::Device("a mixture has no experts".into())) };
-        let form = |matrix: &CudaMatrix| (matrix.format, matrix.features(), matrix.columns());
+        let segments = all.iter().map(CudaMatrix::whole).collect::<Result<Vec<_>, _>>()?;
+        let form = |matrix: &CudaMatrix| (matrix.segments()[0].format, matrix.features(), matrix.columns());
         if let Some(other) = all.iter().find(|other| form(other) != form(first)) {
             let (one, two) = (form(first), form(other));
             return Err(BackendError::Device(format!("experts of one layer differ: {one:?} and {two:?}")));
         }
-        if first.order().is_some() {
-            return Err(BackendError::Device("experts whose 4-bit groups are scattered (desc_act) are not supported on GPUs".into()));
-        }
         if all.len() > MAX_EXPERTS {
             return Err(BackendError::Device(format!("{} experts are more than the {MAX_EXPERTS} that are supported", all.len())));
         }
-        let weights: Vec<_> = all.iter().map(|matrix| matrix.weight).collect();
+        let weights: Vec<_> = segments.iter().map(|segment| segment.weight).collect();
+        let format = segments[0].format;
         let descriptions = self.upload(bytemuck::cast_slice::<args::Weight, u8>(&weights))?;
-        Ok(CudaMatrices { all, descriptions })
+        Ok(CudaMatrices { all, format, descriptions })
     }
 
     pub(super) fn run_experts(
@@ -102,7 +97,7 @@ impl CudaBackend {
         device.launch(&["moe_tiles"], [1, 1, 1], device.threads(num_experts, 1024), 0, &cut)?;
 
         let product = |matrices: &CudaMatrices, args: args::Experts| {
-            let kernel = ["moe_product", device.tag(), matrices.format().name(), suffix];
+            let kernel = ["moe_product", device.tag(), matrices.format.name(), suffix];
             let features = matrices.all[0].features();
             device.launch(&kernel, [features.div_ceil(tile_features), num_tiles, 1], linear::THREADS as u32, 0, &args)
         };

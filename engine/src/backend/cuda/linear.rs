@@ -7,6 +7,7 @@ use super::{
     CudaBackend, CudaMatrix, CudaVector, args,
     buffer::Buffer,
     config::{size_of_element, tag},
+    weights::Segment,
 };
 
 /// Rows that the kernel for few takes at a time.
@@ -22,6 +23,10 @@ const LIBRARY_ROWS: usize = 64;
 /// Features of a block of the kernel for few rows.
 pub(super) fn few_features(warp: usize) -> usize {
     THREADS / warp * WARP_FEATURES
+}
+
+fn shape_of(weight: &Segment) -> [usize; 2] {
+    [weight.features(), weight.weight.columns as usize]
 }
 
 impl CudaBackend {
@@ -42,19 +47,38 @@ impl CudaBackend {
         assert!(!shape.is_stream || config.compute == Element::F32, "products are of activations");
         assert_eq!(shape.cols, weight.columns(), "columns of x and the weights");
         assert!(bias.is_none_or(|bias| bias.len == weight.features()), "features of the weights and the bias");
-        let (rows, features) = (shape.rows, weight.features());
-        let x = match weight.order() {
-            Some(order) => self.pick_columns(x, order, weight.weight.columns as usize)?,
-            None => x.data(),
-        };
-        if self.is_the_librarys(rows, weight) {
-            match self.multiply_by_library(x, [rows, shape.cols], weight, bias, out, to) {
-                Err(GpuError::Call { call, reason }) => self.refuse(weight, call, &reason),
+        if let [segment] = weight.segments()
+            && self.is_the_librarys(shape.rows, segment)
+        {
+            match self.multiply_by_library(x.data(), [shape.rows, shape.cols], segment, bias, out, to) {
+                Err(GpuError::Call { call, reason }) => self.refuse(segment, call, &reason),
                 done => return done,
             }
         }
-        let bias = bias.map_or(DevicePtr::NULL, CudaVector::start);
-        let args = args::Linear { weight: weight.weight, x, bias, out, rows: rows as u32, out_cols: features as u32 };
+        for segment in weight.segments() {
+            let bias = bias.map_or(DevicePtr::NULL, |bias| bias.start().add(segment.first * size_of::<f32>()));
+            let own = out.add(segment.first * size_of_element(to));
+            self.multiply_segment(x, segment, bias, own, weight.features(), to)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the segment's own of `out_cols` columns.
+    fn multiply_segment(
+        &self,
+        x: &Buffer,
+        segment: &Segment,
+        bias: DevicePtr,
+        out: DevicePtr,
+        out_cols: usize,
+        to: Element,
+    ) -> Result<(), GpuError> {
+        let (config, rows, features) = (&self.device.config, x.shape().rows, segment.features());
+        let x = match segment.order {
+            Some(order) => self.pick_columns(x, order, segment.weight.columns as usize)?,
+            None => x.data(),
+        };
+        let args = args::Linear { weight: segment.weight, x, bias, out, rows: rows as u32, out_cols: out_cols as u32 };
         let few = few_features(self.device.warp());
         let has_tiles = config.has_tiles();
         let (suffix, tile_rows, tile_features) = match rows {
@@ -63,18 +87,18 @@ impl CudaBackend {
             _ if rows <= FEW_ROWS || !has_tiles => ("8", FEW_ROWS, few),
             _ => ("tile", TILE, TILE),
         };
-        let kernel = ["linear", tag(config.compute), weight.format.name(), tag(to), suffix];
+        let kernel = ["linear", tag(config.compute), segment.format.name(), tag(to), suffix];
         self.device.launch(&kernel, [features.div_ceil(tile_features), rows.div_ceil(tile_rows), 1], THREADS as u32, 0, &args)
     }
 
-    fn is_the_librarys(&self, rows: usize, weight: &CudaMatrix) -> bool {
+    fn is_the_librarys(&self, rows: usize, weight: &Segment) -> bool {
         let is_wanted = rows > LIBRARY_ROWS && weight.is_plain() && !self.device.config.batch_invariant;
-        is_wanted && self.device.gpu.driver().has_products() && !self.refused.lock().contains(&[weight.features(), weight.columns()])
+        is_wanted && self.device.gpu.driver().has_products() && !self.refused.lock().contains(&shape_of(weight))
     }
 
     /// Leaves products with matrices of this shape to our own kernels from now on.
-    fn refuse(&self, weight: &CudaMatrix, call: &str, reason: &str) {
-        let shape = [weight.features(), weight.columns()];
+    fn refuse(&self, weight: &Segment, call: &str, reason: &str) {
+        let shape = shape_of(weight);
         tracing::warn!(?shape, call, reason, "the library of products does not take this shape of weights");
         self.refused.lock().insert(shape);
     }
@@ -83,7 +107,7 @@ impl CudaBackend {
         &self,
         x: DevicePtr,
         [rows, inner]: [usize; 2],
-        weight: &CudaMatrix,
+        weight: &Segment,
         bias: Option<&CudaVector>,
         out: DevicePtr,
         to: Element,

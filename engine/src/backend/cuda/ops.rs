@@ -34,10 +34,6 @@ impl Backend for CudaBackend {
         self.pack(parts)
     }
 
-    fn table(&self, matrix: &MatrixView<'_>) -> Result<CudaMatrix, BackendError> {
-        self.pack_table(matrix)
-    }
-
     fn matrices(&self, experts: Vec<CudaMatrix>) -> Result<CudaMatrices, BackendError> {
         self.collect_matrices(experts)
     }

@@ -12,12 +12,12 @@ impl CudaBackend {
         let args = args::Embed {
             tokens: batch.tokens,
             previous: self.sampler.lock().tokens(),
-            table: table.weight,
+            table: table.whole()?.weight,
             out: to,
             scale: rounded(scale, self.device.config.compute),
             unused: 0,
         };
-        self.device.launch(&["embed", table.format.embed_name()], [batch.rows, 1, 1], self.device.threads(cols, 256), 0, &args)
+        self.device.launch(&["embed", table.whole()?.format.embed_name()], [batch.rows, 1, 1], self.device.threads(cols, 256), 0, &args)
     }
 
     /// `x += delta` where given, then `out = norm(x)`.

@@ -18,7 +18,7 @@ impl Device {
             DeviceArg::Cpu => Ok(Self::Cpu),
             DeviceArg::Gpu(choice) => match Gpu::open(choice) {
                 Ok(gpu) => Ok(Self::Gpu(gpu)),
-                Err(source) => Err(LoadError::Device { device: choice.to_string(), source }),
+                Err(reason) => Err(LoadError::Device { device: choice.to_string(), reason }),
             },
             DeviceArg::Auto => match Gpu::open(DeviceChoice::Auto) {
                 Ok(gpu) => Ok(Self::Gpu(gpu)),

@@ -23,8 +23,8 @@ pub enum LoadError {
     Tokenizer(#[from] TokenizerError),
     #[error(transparent)]
     Backend(#[from] BackendError),
-    #[error("--device {device}: {source}")]
-    Device { device: String, source: tokenflow_gpu::GpuError },
+    #[error("--device {device}: {reason}")]
+    Device { device: String, reason: tokenflow_gpu::GpuError },
     #[error(transparent)]
     Memory(#[from] Shortage),
     #[error("--kv-cache-dtype {kv} does not go with --dtype {compute} on a GPU")]
@@ -43,8 +43,8 @@ pub enum LoadError {
         "--max-model-len {asked} is more than the KV cache of {capacity} tokens holds; lower it, or raise --kv-cache-memory-bytes or --num-gpu-blocks-override"
     )]
     KvCacheTooSmall { asked: usize, capacity: usize },
-    #[error("--chat-template: {path}: {source}")]
-    ChatTemplate { path: String, source: std::io::Error },
+    #[error("--chat-template: {path}: {reason}")]
+    ChatTemplate { path: String, reason: std::io::Error },
     #[error("cannot start the engine's thread: {0}")]
     Thread(#[from] std::io::Error),
 }

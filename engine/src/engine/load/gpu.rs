@@ -19,7 +19,7 @@ use crate::{
     config::{DeviceSummary, EngineConfig, MemoryPlan},
     engine::memory,
     executor::LocalExecutor,
-    model::{self, Model},
+    model::{self, Model, ModelConfig},
     weights::{Loader, WeightsError},
 };
 
@@ -29,9 +29,6 @@ const PREFILL_QUANTUM: usize = 1024;
 
 /// Memory for the graph of one size of batch: some hundreds of launches with their arguments.
 const GRAPH_BYTES: usize = 2 << 20;
-
-/// Fewest tokens that a step is tried with where the largest does not fit.
-const FEWEST_TOKENS: usize = 16;
 
 pub(super) fn place(config: &EngineConfig, opened: &Opened, gpu: &Gpu) -> Result<Placed, LoadError> {
     let (model_config, checkpoint) = (&opened.config, &opened.checkpoint);
@@ -62,17 +59,19 @@ pub(super) fn place(config: &EngineConfig, opened: &Opened, gpu: &Gpu) -> Result
 
     let block_bytes = backend.kv_block_bytes(model.kv_layout(1, config.block_size));
     let demand = Demand { block_bytes, longest };
+    // Rows that fill up a graph's batch write to blocks of their own.
+    let spare = CudaBackend::spare_blocks(config.block_size) * block_bytes;
+    let Activations { tokens, rows } =
+        activations(config, &backend, &mut *model, block_bytes, loaded_memory, least_activations(model_config, types.element_bytes()))?;
     let measured = Measured {
         total: loaded_memory.total,
         others: used(opened_memory),
         weights: used(loaded_memory).saturating_sub(used(opened_memory)),
-        activations: activations(config, &backend, &mut *model, block_bytes, loaded_memory)?,
+        activations: Activations { tokens, rows: rows + spare },
         graphs: if config.enforce_eager { 0 } else { backend.num_graph_sizes() * GRAPH_BYTES },
     };
     let (bytes, memory_plan) = measured.plan(config, &demand, types.kv_element_bytes())?;
-    // Rows that fill up a graph's batch write to blocks of their own.
-    let spare = CudaBackend::spare_blocks(config.block_size) * block_bytes;
-    let sized = demand.within(config, bytes.saturating_sub(spare), memory::available_bytes(), false)?;
+    let sized = demand.within(config, bytes, memory::available_bytes(), false)?;
     let kv_cache_bytes = sized.cache.num_blocks * block_bytes;
     let device = summary(gpu, MemoryPlan { kv_cache: kv_cache_bytes, ..memory_plan });
     let executor = LocalExecutor::new(backend, model, sized.cache, config.max_num_batched_tokens);
@@ -110,6 +109,7 @@ fn activations(
     model: &mut dyn Model<CudaBackend>,
     block_bytes: usize,
     before: MemoryInfo,
+    least: Activations,
 ) -> Result<Activations, LoadError> {
     let run = |model: &mut dyn Model<CudaBackend>, tokens| {
         let mut profile = Profile::new(backend, model, config, tokens)?;
@@ -123,16 +123,19 @@ fn activations(
     };
     match run(model, config.max_num_batched_tokens) {
         Ok(found) => Ok(found),
-        Err(error) if is_out_of_memory(&error) => {
-            // Sizes are set aside for the flags' maximum, so that a smaller step shows only what a smaller flag would need at most.
-            let mut tokens = config.max_num_batched_tokens / 2;
-            while tokens >= FEWEST_TOKENS && run(model, tokens).is_err() {
-                tokens /= 2;
-            }
-            Err(Shortage::of_activations(config, before.free, (tokens >= FEWEST_TOKENS).then_some(tokens)).into())
-        }
+        Err(error) if is_out_of_memory(&error) => Err(Shortage::of_activations(config, before.free, least).into()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Bytes that each token, and each row of logits, needs at least: the residual stream, queries with keys and values or gate and up, and what
+/// becomes of them; a row of logits.
+fn least_activations(model: &ModelConfig, element_bytes: usize) -> Activations {
+    let queries = model.num_heads * model.head_dim;
+    let wide = (queries + 2 * model.num_kv_heads * model.head_dim).max(2 * model.intermediate_size);
+    let narrow = queries.max(model.intermediate_size);
+    let tokens = model.hidden_size * (size_of::<f32>() + 2 * element_bytes) + (wide + narrow) * element_bytes;
+    Activations { tokens, rows: model.vocab_size * size_of::<f32>() }
 }
 
 fn summary(gpu: &Gpu, memory: MemoryPlan) -> DeviceSummary {

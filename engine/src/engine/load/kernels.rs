@@ -33,6 +33,8 @@ pub(super) fn needs(model: &ModelConfig, checkpoint: &Checkpoint) -> Needs {
         formats.extend(match dtype {
             "Q8_0" => Some("q8_0"),
             "Q4_K" => Some("q4_k"),
+            "Q5_K" => Some("q5_k"),
+            "Q6_K" => Some("q6_k"),
             // As 4-bit groups of 32.
             "Q4_0" => Some("int4"),
             "F8_E4M3" => Some("fp8"),

@@ -92,7 +92,7 @@ fn set_chat_template(tokenizer: &mut Tokenizer, template: &str) -> Result<(), Lo
         tokenizer.set_chat_template(template, "--chat-template")?;
     } else {
         let read = std::fs::read_to_string(template);
-        let source = read.map_err(|source| LoadError::ChatTemplate { path: template.to_owned(), source })?;
+        let source = read.map_err(|reason| LoadError::ChatTemplate { path: template.to_owned(), reason })?;
         tokenizer.set_chat_template(&source, template)?;
     }
     Ok(())

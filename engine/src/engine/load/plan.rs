@@ -159,15 +159,24 @@ impl Shortage {
         Self { what, advice: Vec::new() }
     }
 
-    /// The card was full before the largest step had all that it works with; `fitting` tokens fit.
-    pub(super) fn of_activations(config: &EngineConfig, free: usize, fitting: Option<usize>) -> Self {
+    /// The card was full before the largest step had all that it works with, which is more than `each` for every token and row of logits.
+    pub(super) fn of_activations(config: &EngineConfig, free: usize, each: Activations) -> Self {
         let what = format!(
             "a step of --max-num-batched-tokens {} and --max-num-seqs {} does not fit into the {} that the weights leave",
             config.max_num_batched_tokens,
             config.max_num_seqs,
             Bytes(free)
         );
-        Self { what, advice: fitting.map(|tokens| format!("lower --max-num-batched-tokens to {tokens}")).into_iter().collect() }
+        let mut advice = Vec::new();
+        let tokens = free.saturating_sub(config.max_num_seqs.saturating_mul(each.rows)) / each.tokens.max(1);
+        if tokens > TOKENS_STEP {
+            advice.push(format!("lower --max-num-batched-tokens to less than {}", tokens.min(config.max_num_batched_tokens)));
+        }
+        let rows = free.saturating_sub(config.max_num_batched_tokens.saturating_mul(each.tokens)) / each.rows.max(1);
+        if rows > 1 && rows < config.max_num_seqs {
+            advice.push(format!("lower --max-num-seqs to less than {rows}"));
+        }
+        Self { what, advice }
     }
 
     /// Memory that was free is gone.
@@ -242,6 +251,21 @@ mod tests {
         assert!(with(&|m| m.activations.rows = m.activations.rows * 192 / 256));
         assert!(!with(&|m| m.activations.rows = m.activations.rows * 193 / 256));
         assert!(with(&|m| m.graphs = 0));
+    }
+
+    #[test]
+    fn a_step_that_does_not_fit_is_told_what_could() {
+        let message = |free, tokens, rows| Shortage::of_activations(&config(), free, Activations { tokens, rows }).to_string();
+        let start = "a step of --max-num-batched-tokens 2048 and --max-num-seqs 256 does not fit into the";
+        assert_eq!(
+            message(100 * MIB, 100 << 10, 10 << 10),
+            format!("{start} 100.0 MiB that the weights leave; lower --max-num-batched-tokens to less than 998")
+        );
+        assert_eq!(
+            message(100 * MIB, 1 << 10, MIB),
+            format!("{start} 100.0 MiB that the weights leave; lower --max-num-seqs to less than 98")
+        );
+        assert!(message(MIB, MIB, MIB).ends_with("leave; a smaller or more quantised model is needed, or a larger card"));
     }
 
     #[test]

@@ -80,6 +80,14 @@ impl GpuTypes {
         Ok(Self { name, compute, kv })
     }
 
+    /// Width of activations.
+    pub(super) fn element_bytes(&self) -> usize {
+        match self.compute {
+            Element::F32 => 4,
+            Element::BF16 | Element::F16 => 2,
+        }
+    }
+
     /// Width of what the cache stores.
     pub(super) fn kv_element_bytes(&self) -> usize {
         match self.kv {

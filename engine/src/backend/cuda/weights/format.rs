@@ -13,6 +13,8 @@ pub enum Format {
     Odd(Element),
     Q8_0,
     Q4K,
+    Q5K,
+    Q6K,
     Int4,
     Fp8,
 }
@@ -29,6 +31,8 @@ impl Format {
             Self::Odd(Element::BF16) => "bf16_odd",
             Self::Q8_0 => "q8_0",
             Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
             Self::Int4 => "int4",
             Self::Fp8 => "fp8",
         }
@@ -49,13 +53,13 @@ impl Format {
             Self::Odd(_) => 1,
             Self::Fp8 => 16,
             Self::Q8_0 | Self::Int4 => 32,
-            Self::Q4K => 256,
+            Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
 }
 
 /// The planes of a matrix, in the order of [`args::Weight`]'s pointers.
-pub(super) const PLANES: usize = 3;
+pub(super) const PLANES: usize = 4;
 
 /// A matrix on the device, but for where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,18 +72,22 @@ pub struct Layout {
     pub group: usize,
     /// Features that share a scale: FP8.
     pub scale_features: usize,
+    /// Whether groups have zeros of their own: Int4. Where they have none all are 8.
+    pub has_zeros: bool,
 }
 
 impl Layout {
     /// Bytes of a feature in each plane. FP8's scales are not by features and lie in [`Layout::scale_bytes`].
     pub(super) fn row_bytes(&self) -> [usize; PLANES] {
-        let Self { columns, group, .. } = *self;
+        let Self { columns, group, has_zeros, .. } = *self;
         match self.format {
-            Format::Plain(element) | Format::Odd(element) => [columns * size_of_element(element), 0, 0],
-            Format::Q8_0 => [columns, columns / 32 * 2, 0],
-            Format::Q4K => [columns / 2, columns / 256 * 4, columns / 32 * 2],
-            Format::Int4 => [columns / 2, columns.div_ceil(group) * 2, columns.div_ceil(group)],
-            Format::Fp8 => [columns, 0, 0],
+            Format::Plain(element) | Format::Odd(element) => [columns * size_of_element(element), 0, 0, 0],
+            Format::Q8_0 => [columns, columns / 32 * 2, 0, 0],
+            Format::Q4K => [columns / 2, columns / 256 * 4, columns / 32 * 2, 0],
+            Format::Q5K => [columns / 2, columns / 256 * 4, columns / 32 * 2, columns / 8],
+            Format::Q6K => [columns / 2, columns / 256 * 2, columns / 16, columns / 4],
+            Format::Int4 => [columns / 2, columns.div_ceil(group) * 2, if has_zeros { columns.div_ceil(group) } else { 0 }, 0],
+            Format::Fp8 => [columns, 0, 0, 0],
         }
     }
 
@@ -93,12 +101,13 @@ impl Layout {
 
     /// What kernels are told.
     pub(super) fn args(&self, planes: [DevicePtr; PLANES]) -> args::Weight {
-        let [codes, scales, offsets] = planes;
+        let [codes, scales, offsets, high] = planes;
+        let offsets = if self.row_bytes()[2] == 0 { DevicePtr::NULL } else { offsets };
         args::Weight {
             codes,
             scales,
             offsets,
-            high: DevicePtr::NULL,
+            high,
             features: self.features as u32,
             columns: self.columns as u32,
             group: self.group as u32,

@@ -16,8 +16,8 @@ use tokenflow_gpu::{DevicePtr, GpuError};
 
 use self::{
     format::PLANES,
-    pack::Packing,
-    resident::{Places, offsets},
+    pack::{Packing, are_alike},
+    resident::{Places, place_planes},
     upload::{Rows, Uploader},
 };
 use super::{CudaBackend, args, device::Device};
@@ -26,19 +26,26 @@ use crate::backend::{BackendError, MatrixView};
 pub use format::Format;
 pub use resident::Resident;
 
-/// A matrix `[features, columns]` on the card.
+/// A matrix `[features, columns]` on the card: segments by rows, each in one encoding.
 pub struct CudaMatrix {
+    segments: Vec<Segment>,
+    columns: usize,
+}
+
+/// Some rows of a matrix.
+pub(super) struct Segment {
     pub(super) weight: args::Weight,
     pub(super) format: Format,
     /// The column of `x` for each of the planes, u32, where they are not the same; beyond the last where there is none.
-    order: Option<DevicePtr>,
-    columns: usize,
+    pub(super) order: Option<DevicePtr>,
+    /// The first of its features among the matrix's.
+    pub(super) first: usize,
     _planes: Resident,
 }
 
 impl CudaMatrix {
     pub(super) fn features(&self) -> usize {
-        self.weight.features as usize
+        self.segments.last().map_or(0, |last| last.first + last.features())
     }
 
     /// Those of `x` that it is multiplied with.
@@ -46,8 +53,29 @@ impl CudaMatrix {
         self.columns
     }
 
-    pub(super) fn order(&self) -> Option<DevicePtr> {
-        self.order
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Its only segment, with columns where `x` has them: what embeddings and experts are.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub(super) fn whole(&self) -> Result<&Segment, GpuError> {
+        let fail = |reason: &str| GpuError::Call { call: "weights", reason: reason.into() };
+        match self.segments.as_slice() {
+            [Segment { order: Some(_), .. }] => {
+                Err(fail("embeddings and experts whose 4-bit groups are scattered (desc_act) are not supported"))
+            }
+            [segment] => Ok(segment),
+            _ => Err(fail("experts whose gates and ups differ in encoding are not supported")),
+        }
+    }
+}
+
+impl Segment {
+    pub(super) fn features(&self) -> usize {
+        self.weight.features as usize
     }
 
     pub(super) fn is_plain(&self) -> bool {
@@ -92,32 +120,39 @@ impl CudaBackend {
     }
 
     pub(super) fn pack(&self, parts: &[MatrixView<'_>]) -> Result<CudaMatrix, BackendError> {
-        self.bring(&Packing::new(parts, self.device.config.compute)?.as_stored())
-    }
-
-    /// A table that rows are read of, which is never encoded.
-    pub(super) fn pack_table(&self, view: &MatrixView<'_>) -> Result<CudaMatrix, BackendError> {
-        let mut packing = Packing::new(std::slice::from_ref(view), self.device.config.compute)?;
-        if !matches!(view, MatrixView::Plain(_)) {
-            packing.widened = Some(format!("embeddings are looked up in plain tables, not {}", view.encoding()));
+        let first = parts.first().ok_or_else(|| BackendError::Device("a matrix of no parts was asked for".into()))?;
+        let [_, columns] = first.shape();
+        let (mut segments, mut part, mut first) = (Vec::new(), 0, 0);
+        for alike in parts.chunk_by(are_alike) {
+            if alike[0].shape()[1] != columns {
+                return Err(BackendError::Columns { expected: columns, found: alike[0].shape()[1] });
+            }
+            let packing = Packing::new(alike, self.device.config.compute);
+            let segment = packing.and_then(|packing| self.bring(&packing.as_stored(), first)).map_err(|error| match error {
+                BackendError::Weight { part: own, reason } => BackendError::Weight { part: part + own, reason },
+                other => other,
+            })?;
+            part += alike.len();
+            first += segment.features();
+            segments.push(segment);
         }
-        self.bring(&packing)
+        Ok(CudaMatrix { segments, columns })
     }
 
-    /// Places a matrix and issues its copies; what is issued on the device's stream from now on finds it there.
-    fn bring(&self, packing: &Packing<'_>) -> Result<CudaMatrix, BackendError> {
+    /// Places some rows of a matrix and issues their copies; what is issued on the device's stream from now on finds them there.
+    fn bring(&self, packing: &Packing<'_>, first: usize) -> Result<Segment, BackendError> {
         let layout = packing.layout;
         let (each, order) = (layout.row_bytes(), packing.order.as_deref().unwrap_or_default());
-        let [codes, scales, extra] = each.map(|each| each * layout.features);
-        let (starts, end) = offsets([codes, scales + layout.scale_bytes(), extra, size_of_val(order)]);
+        let [codes, scales, offsets, high] = each.map(|each| each * layout.features);
+        let (starts, end) = place_planes([codes, scales + layout.scale_bytes(), offsets, high, size_of_val(order)]);
         let planes = self.loading.places.lock().place(end)?;
-        let at = starts.map(|start| planes.start().add(start));
-        let to: [DevicePtr; PLANES] = [at[0], at[1], at[2]];
+        let [codes_at, scales_at, offsets_at, high_at, order_at] = starts.map(|start| planes.start().add(start));
+        let to: [DevicePtr; PLANES] = [codes_at, scales_at, offsets_at, high_at];
 
         let mut uploader = self.loading.uploader.lock();
         uploader.upload(&Rows { count: layout.features, each, to, write: &|rows, planes| packing.write(rows, planes) })?;
-        uploader.upload_bytes(at[1].add(scales), bytemuck::cast_slice(&packing.scales))?;
-        uploader.upload_bytes(at[3], bytemuck::cast_slice(order))?;
+        uploader.upload_bytes(scales_at.add(scales), bytemuck::cast_slice(&packing.scales))?;
+        uploader.upload_bytes(order_at, bytemuck::cast_slice(order))?;
         uploader.order_before(&self.device.stream)?;
         uploader.advance(packing.stored_bytes());
         drop(uploader);
@@ -127,8 +162,8 @@ impl CudaBackend {
             let (count, bytes) = widened.entry(reason.clone()).or_default();
             (*count, *bytes) = (*count + 1, *bytes + end);
         }
-        let order = (!order.is_empty()).then_some(at[3]);
-        Ok(CudaMatrix { weight: layout.args(to), format: layout.format, order, columns: packing.columns(), _planes: planes })
+        let order = (!order.is_empty()).then_some(order_at);
+        Ok(Segment { weight: layout.args(to), format: layout.format, order, first, _planes: planes })
     }
 
     /// Memory on the card with these bytes, for what is issued from now on.

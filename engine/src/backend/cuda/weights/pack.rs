@@ -49,7 +49,7 @@ impl<'a> Packing<'a> {
         let first_rows = parts.iter().scan(0, |next, part| Some(std::mem::replace(next, *next + part.shape()[0]))).collect();
         let features = parts.iter().map(|part| part.shape()[0]).sum();
         let format = if columns.is_multiple_of(8) { Format::Plain(plain) } else { Format::Odd(plain) };
-        let layout = Layout { format, features, columns, group: 0, scale_features: 0 };
+        let layout = Layout { format, features, columns, group: 0, scale_features: 0, has_zeros: false };
         Ok(Self { layout, order: None, scales: Vec::new(), widened: None, parts, first_rows })
     }
 
@@ -64,21 +64,20 @@ impl<'a> Packing<'a> {
     /// In the checkpoint's own encoding, or as it was and why not.
     fn encoded(mut self) -> Result<Self, (Self, String)> {
         let first = self.parts[0];
-        if let Some(other) = self.parts.iter().find(|part| !are_alike(&first, part)) {
-            let reason = format!("rows are in different encodings, {} and {}", first.encoding(), other.encoding());
-            return Err((self, reason));
-        }
         let columns = self.layout.columns;
         let (format, group) = match first {
             MatrixView::Plain(_) => return Ok(self),
-            MatrixView::Blocks { format: BlockFormat::Q8_0, .. } => (Format::Q8_0, 0),
-            MatrixView::Blocks { format: BlockFormat::Q4K, .. } => (Format::Q4K, 0),
-            // (code - 8) * scale is what 4-bit groups of 32 with zeros of 8 are.
-            MatrixView::Blocks { format: BlockFormat::Q4_0, .. } => (Format::Int4, CHUNK),
-            MatrixView::Blocks { format, .. } => return Err((self, format!("no kernel reads {format:?}"))),
+            MatrixView::Blocks { format, .. } => match format {
+                BlockFormat::Q8_0 => (Format::Q8_0, 0),
+                // (code - 8) * scale: 4-bit groups of 32 without zeros.
+                BlockFormat::Q4_0 => (Format::Int4, CHUNK),
+                BlockFormat::Q4K => (Format::Q4K, 0),
+                BlockFormat::Q5K => (Format::Q5K, 0),
+                BlockFormat::Q6K => (Format::Q6K, 0),
+            },
             MatrixView::Int4 { group_size, groups, .. } => {
                 let (columns, group, order) = int4_columns(columns, group_size, groups);
-                (self.layout.columns, self.order) = (columns, order);
+                (self.layout.columns, self.order, self.layout.has_zeros) = (columns, order, true);
                 (Format::Int4, group)
             }
             MatrixView::Fp8 { scale_block: [_, group], .. } => (Format::Fp8, group.min(columns)),
@@ -118,11 +117,6 @@ impl<'a> Packing<'a> {
         }
     }
 
-    /// Columns of the matrix itself.
-    pub(super) fn columns(&self) -> usize {
-        self.parts[0].shape()[1]
-    }
-
     /// Bytes of the checkpoint that it is made of.
     pub(super) fn stored_bytes(&self) -> usize {
         let of = |part: &MatrixView<'_>| match part {
@@ -139,16 +133,21 @@ impl<'a> Packing<'a> {
     /// When a value or a scale is not a number that the device can have.
     pub(super) fn write(&self, rows: Range<usize>, planes: [&mut [u8]; PLANES]) -> Result<(), BackendError> {
         let each = self.layout.row_bytes();
-        let [mut codes, mut scales, mut offsets] = planes;
+        let mut planes = planes;
         for row in rows {
             let part = self.first_rows.partition_point(|first| *first <= row) - 1;
-            let own = [split(&mut codes, each[0]), split(&mut scales, each[1]), split(&mut offsets, each[2])];
+            let mut plane = 0;
+            let own = planes.each_mut().map(|bytes| {
+                plane += 1;
+                split(bytes, each[plane - 1])
+            });
             self.write_row(&self.parts[part], row - self.first_rows[part], own).map_err(|reason| BackendError::Weight { part, reason })?;
         }
         Ok(())
     }
 
-    fn write_row(&self, view: &MatrixView<'_>, row: usize, [codes, scales, offsets]: [&mut [u8]; PLANES]) -> Result<(), String> {
+    fn write_row(&self, view: &MatrixView<'_>, row: usize, planes: [&mut [u8]; PLANES]) -> Result<(), String> {
+        let [codes, scales, offsets, high] = planes;
         let [_, cols] = view.shape();
         match (self.layout.format, *view) {
             (Format::Plain(element) | Format::Odd(element), MatrixView::Plain(view)) if element_of(view.dtype) == element => {
@@ -165,7 +164,7 @@ impl<'a> Packing<'a> {
                 let block_bytes = format.bytes_per_block();
                 let each = cols / format.elements_per_block() * block_bytes;
                 let blocks = bytes[row * each..][..each].chunks_exact(block_bytes);
-                blocks.enumerate().try_for_each(|(i, block)| write_block(format, block, i, codes, scales, offsets))
+                blocks.enumerate().try_for_each(|(i, block)| write_block(format, block, i, [codes, scales, offsets, high]))
             }
             (_, MatrixView::Int4 { group_size, codes: from, scales: from_scales, zeros, groups, .. }) => {
                 let per_row = cols.div_ceil(group_size);
@@ -217,47 +216,64 @@ struct Int4Row<'a> {
 }
 
 /// Block `index` of a row.
-fn write_block(
-    format: BlockFormat,
-    block: &[u8],
-    index: usize,
-    codes: &mut [u8],
-    scales: &mut [u8],
-    offsets: &mut [u8],
-) -> Result<(), String> {
-    finite([block[0], block[1]])?;
+fn write_block(format: BlockFormat, block: &[u8], index: usize, [codes, scales, offsets, high]: [&mut [u8]; PLANES]) -> Result<(), String> {
     match format {
         BlockFormat::Q8_0 => {
+            finite([block[0], block[1]])?;
             scales[2 * index..][..2].copy_from_slice(&block[..2]);
             codes[32 * index..][..32].copy_from_slice(&block[2..]);
         }
         BlockFormat::Q4_0 => {
+            finite([block[0], block[1]])?;
             scales[2 * index..][..2].copy_from_slice(&block[..2]);
-            offsets[index] = 8;
-            let (halves, to) = (&block[2..], &mut codes[16 * index..][..16]);
             // The first 16 columns are the low halves.
-            for i in 0..8 {
-                to[i] = halves[2 * i] & 15 | halves[2 * i + 1] << 4;
-                to[i + 8] = halves[2 * i] >> 4 | halves[2 * i + 1] & 0xf0;
-            }
+            interleave(&block[2..], &mut codes[16 * index..][..16]);
         }
-        BlockFormat::Q4K => {
+        BlockFormat::Q4K | BlockFormat::Q5K => {
+            finite([block[0], block[1]])?;
             finite([block[2], block[3]])?;
             scales[4 * index..][..4].copy_from_slice(&block[..4]);
             for (group, to) in offsets[16 * index..][..16].as_chunks_mut().0.iter_mut().enumerate() {
                 *to = decode::scale_and_minimum(&block[4..16], group);
             }
+            let (fifth, nibbles) = block[16..].split_at(block.len() - 16 - 128);
             // Of 64 columns, the first 32 are the low halves of 32 bytes.
-            for (halves, to) in block[16..].chunks_exact(32).zip(codes[128 * index..][..128].chunks_exact_mut(32)) {
-                for i in 0..16 {
-                    to[i] = halves[2 * i] & 15 | halves[2 * i + 1] << 4;
-                    to[i + 16] = halves[2 * i] >> 4 | halves[2 * i + 1] & 0xf0;
+            for (halves, to) in nibbles.chunks_exact(32).zip(codes[128 * index..][..128].chunks_exact_mut(32)) {
+                interleave(halves, to);
+            }
+            if format == BlockFormat::Q5K {
+                // Byte `i` has the fifth bits of column `i` of every 32.
+                for (byte, to) in high[32 * index..][..32].iter_mut().enumerate() {
+                    let (group, first) = (byte / 4, byte % 4 * 8);
+                    *to = (0..8).fold(0, |bits, i| bits | (fifth[first + i] >> group & 1) << i);
                 }
             }
         }
-        BlockFormat::Q5K | BlockFormat::Q6K => return Err(format!("no kernel reads {format:?}")),
+        BlockFormat::Q6K => {
+            finite([block[208], block[209]])?;
+            scales[2 * index..][..2].copy_from_slice(&block[208..]);
+            offsets[16 * index..][..16].copy_from_slice(&block[192..208]);
+            let (low, upper) = (&block[..128], &block[128..192]);
+            // Of 128 columns, four times 32 share 32 bytes of upper bits; the first two of these are the low halves of 64 bytes.
+            for (halves, to) in low.chunks_exact(64).zip(codes[128 * index..][..128].chunks_exact_mut(64)) {
+                interleave(halves, to);
+            }
+            for (byte, to) in high[64 * index..][..64].iter_mut().enumerate() {
+                let (half, quarter, first) = (byte / 32, byte / 8 % 4, byte % 8 * 4);
+                *to = (0..4).fold(0, |bits, i| bits | (upper[32 * half + first + i] >> (2 * quarter) & 3) << (2 * i));
+            }
+        }
     }
     Ok(())
+}
+
+/// Puts neighbours into one byte: of `n` bytes, the low halves are the first `n` columns, the high ones the others.
+fn interleave(halves: &[u8], to: &mut [u8]) {
+    let half = halves.len() / 2;
+    for i in 0..half {
+        to[i] = halves[2 * i] & 15 | halves[2 * i + 1] << 4;
+        to[i + half] = halves[2 * i] >> 4 | halves[2 * i + 1] & 0xf0;
+    }
 }
 
 /// The columns of a 4-bit matrix on the device, how many share a scale, and the input feature of each where that is not its number: columns
@@ -284,7 +300,7 @@ fn int4_columns(cols: usize, group_size: usize, groups: Option<&[u32]>) -> (usiz
 }
 
 /// Whether both can be parts of one matrix in an encoding.
-fn are_alike(a: &MatrixView<'_>, b: &MatrixView<'_>) -> bool {
+pub(super) fn are_alike(a: &MatrixView<'_>, b: &MatrixView<'_>) -> bool {
     match (a, b) {
         (MatrixView::Plain(_), MatrixView::Plain(_)) => true,
         (MatrixView::Blocks { format: a, .. }, MatrixView::Blocks { format: b, .. }) => a == b,

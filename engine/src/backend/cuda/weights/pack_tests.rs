@@ -83,10 +83,14 @@ fn by_planes(packing: &Packing<'_>, columns: usize) -> Vec<f32> {
     let mut planes = each.map(|each| vec![0xffu8; each * layout.features]);
     // In two pieces, as workers do.
     let half = layout.features / 2;
-    let [codes, scales, offsets] = &mut planes;
-    let ([a, b], [c, d], [e, f]) = (cut(codes, half * each[0]), cut(scales, half * each[1]), cut(offsets, half * each[2]));
-    packing.write(0..half, [a, c, e]).unwrap();
-    packing.write(half..layout.features, [b, d, f]).unwrap();
+    let mut plane = 0;
+    let pieces = planes.each_mut().map(|bytes| {
+        plane += 1;
+        bytes.split_at_mut(half * each[plane - 1])
+    });
+    let [(a, b), (c, d), (e, f), (g, h)] = pieces;
+    packing.write(0..half, [a, c, e, g]).unwrap();
+    packing.write(half..layout.features, [b, d, f, h]).unwrap();
     let mut values = vec![0.0; layout.features * columns];
     for feature in 0..layout.features {
         for column in 0..layout.columns {
@@ -99,12 +103,7 @@ fn by_planes(packing: &Packing<'_>, columns: usize) -> Vec<f32> {
     values
 }
 
-fn cut(bytes: &mut [u8], at: usize) -> [&mut [u8]; 2] {
-    let (a, b) = bytes.split_at_mut(at);
-    [a, b]
-}
-
-fn value(layout: &Layout, [codes, scales, offsets]: &[Vec<u8>; PLANES], table: &[f32], feature: usize, column: usize) -> f32 {
+fn value(layout: &Layout, [codes, scales, offsets, high]: &[Vec<u8>; PLANES], table: &[f32], feature: usize, column: usize) -> f32 {
     let columns = layout.columns;
     let index = feature * columns + column;
     let half = |i: usize| f16::from_le_bytes([scales[2 * i], scales[2 * i + 1]]).to_f32();
@@ -120,14 +119,19 @@ fn value(layout: &Layout, [codes, scales, offsets]: &[Vec<u8>; PLANES], table: &
             TensorView { dtype, shape: [1, 1], bytes }.to_f32()[0]
         }
         Format::Q8_0 => f32::from(codes[index] as i8) * half(feature * (columns / 32) + column / 32),
-        Format::Q4K => {
+        Format::Q4K | Format::Q5K => {
+            let fifth = if layout.format == Format::Q5K { f32::from(high[index / 8] >> (index % 8) & 1) * 16.0 } else { 0.0 };
             let factors = (feature * (columns / 256) + column / 256) * 2;
             let six = (feature * (columns / 32) + column / 32) * 2;
-            nibble() * (half(factors) * f32::from(offsets[six])) - half(factors + 1) * f32::from(offsets[six + 1])
+            (nibble() + fifth) * (half(factors) * f32::from(offsets[six])) - half(factors + 1) * f32::from(offsets[six + 1])
+        }
+        Format::Q6K => {
+            let code = nibble() + f32::from(high[index / 4] >> (index % 4 * 2) & 3) * 16.0;
+            (code - 32.0) * (half(feature * (columns / 256) + column / 256) * f32::from(offsets[index / 16] as i8))
         }
         Format::Int4 => {
             let group = feature * columns.div_ceil(layout.group) + column / layout.group;
-            (nibble() - f32::from(offsets[group])) * half(group)
+            (nibble() - if layout.has_zeros { f32::from(offsets[group]) } else { 8.0 }) * half(group)
         }
         Format::Fp8 => {
             let mut one = [0.0];
@@ -155,22 +159,20 @@ fn every_blocks_values_are_the_cpus() {
         let expected = by_the_cpu(&views);
         assert_close(&by_decoding(&views), &expected);
         let packing = stored(&views, Element::F32);
-        let kept = matches!(format, BlockFormat::Q8_0 | BlockFormat::Q4_0 | BlockFormat::Q4K);
-        assert_eq!(packing.widened.is_none(), kept, "{format:?}");
+        assert_eq!(packing.widened, None, "{format:?}");
         assert_close(&by_planes(&packing, 512), &expected);
     }
 }
 
 #[test]
-fn parts_in_different_encodings_become_plain_and_say_why() {
-    let (a, b) = (blocks(1, BlockFormat::Q8_0, [4, 256]), blocks(2, BlockFormat::Q6K, [4, 256]));
-    let views = [BlockFormat::Q8_0, BlockFormat::Q6K].into_iter().zip([&a, &b]);
-    let views: Vec<_> = views.map(|(format, bytes)| MatrixView::Blocks { format, shape: [4, 256], bytes }).collect();
+fn what_kernels_cannot_read_becomes_plain_and_says_why() {
+    let (codes, scales) = (bytes(1, 4 * 40).iter().map(|b| b & 0x77).collect::<Vec<_>>(), [0.5; 4]);
+    let views = [MatrixView::Fp8 { shape: [4, 40], bytes: &codes, scales: &scales, scale_block: [1, 40] }];
     let packing = stored(&views, Element::F32);
     assert_eq!(packing.layout.format, Format::Plain(Element::F32));
-    assert_eq!(packing.widened.as_deref(), Some("rows are in different encodings, Q8_0 and Q6K"));
-    assert_close(&by_planes(&packing, 256), &by_decoding(&views));
-    assert_eq!(packing.stored_bytes(), a.len() + b.len());
+    assert_eq!(packing.widened.as_deref(), Some("kernels read e4m3 with scales of 1 x 40 of a multiple of 16 columns, not 40"));
+    assert_close(&by_planes(&packing, 40), &by_decoding(&views));
+    assert_eq!(packing.stored_bytes(), 4 * 40 + 4 * 4);
 }
 
 #[test]
@@ -187,7 +189,7 @@ fn plain_values_become_the_type_that_is_computed_in() {
     assert_eq!(read(Element::BF16)[5], 65536.0);
     let large: Vec<u8> = [1.0f32, 1e6].iter().flat_map(|v| v.to_le_bytes()).collect();
     let views = [views[0], MatrixView::Plain(TensorView { dtype: DType::F32, shape: [1, 2], bytes: &large })];
-    let error = stored(&views, Element::F16).write(0..3, [&mut [0; 12], &mut [], &mut []]).unwrap_err();
+    let error = stored(&views, Element::F16).write(0..3, [&mut [0; 12], &mut [], &mut [], &mut []]).unwrap_err();
     assert_eq!(error.to_string(), "the F32 weight 1000000 is not finite as F16");
 }
 
@@ -200,8 +202,8 @@ fn scales_that_are_no_numbers_are_refused() {
         let views = [MatrixView::Blocks { format, shape: [1, format.elements_per_block()], bytes: &block }];
         let packing = stored(&views, Element::BF16);
         let mut planes = packing.layout.row_bytes().map(|each| vec![0; each]);
-        let [codes, scales, offsets] = &mut planes;
-        let error = packing.write(0..1, [codes, scales, offsets]).unwrap_err().to_string();
+        let [codes, scales, offsets, high] = &mut planes;
+        let error = packing.write(0..1, [codes, scales, offsets, high]).unwrap_err().to_string();
         assert!(error.contains("infinite") || error.contains("not finite"), "{format:?}: {error}");
     }
 }

@@ -80,7 +80,7 @@ impl Places {
 }
 
 /// One after the other from an aligned start: where each of so many bytes begins, and where the last ends.
-pub(super) fn offsets<const N: usize>(bytes: [usize; N]) -> ([usize; N], usize) {
+pub(super) fn place_planes<const N: usize>(bytes: [usize; N]) -> ([usize; N], usize) {
     let mut end: usize = 0;
     let starts = bytes.map(|bytes| {
         let start = end.next_multiple_of(ALIGN);
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn planes_begin_at_lines() {
-        assert_eq!(offsets([100, 0, 300]), ([0, 256, 256], 556));
-        assert_eq!(offsets([0]), ([0], 0));
+        assert_eq!(place_planes([100, 0, 300]), ([0, 256, 256], 556));
+        assert_eq!(place_planes([0]), ([0], 0));
     }
 }

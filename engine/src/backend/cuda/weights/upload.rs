@@ -112,8 +112,8 @@ impl Uploader {
             plane.copy_from_slice(&bytes[range]);
             Ok(())
         };
-        let to = [to, DevicePtr::NULL, DevicePtr::NULL];
-        self.upload(&Rows { count: bytes.len(), each: [1, 0, 0], to, write: &write }).map_err(|error| match error {
+        let to = [to, DevicePtr::NULL, DevicePtr::NULL, DevicePtr::NULL];
+        self.upload(&Rows { count: bytes.len(), each: [1, 0, 0, 0], to, write: &write }).map_err(|error| match error {
             BackendError::Gpu(error) => error,
             other => GpuError::Call { call: "upload", reason: other.to_string() },
         })
