@@ -31,7 +31,7 @@ const KERNEL_FLAGS: [&str; 9] = [
     "c++",
 ];
 
-const RUNTIME_FLAGS: [&str; 3] = ["-O3", "-ffp-contract=off", "-Werror"];
+const RUNTIME_FLAGS: [&str; 3] = ["-O2", "-ffp-contract=off", "-Werror"];
 
 /// Threads that compile at the same time.
 const COMPILERS: usize = 2;
@@ -94,18 +94,20 @@ enum Task {
 pub(crate) fn build(warp: u32, sources: &Sources) -> PathBuf {
     let runtime = runtime_files();
     let emulator = runtime.iter().find(|(path, _)| path.ends_with("kernels/emulator.h")).map(|(_, text)| text.as_str());
-    let key = |content: &dyn Fn(&mut DefaultHasher)| {
+    let key_for = |warp: Option<u32>, content: &dyn Fn(&mut DefaultHasher)| {
         let mut hasher = DefaultHasher::new();
         (warp, FLAGS, KERNEL_FLAGS, RUNTIME_FLAGS).hash(&mut hasher);
         content(&mut hasher);
         format!("{:016x}", hasher.finish())
     };
+    let key = |content: &dyn Fn(&mut DefaultHasher)| key_for(Some(warp), content);
     let folder = cache();
     let mut tasks = Vec::new();
     let is = |path: &Path, extension| path.extension().is_some_and(|e| e == extension);
     let headers: Vec<_> = runtime.iter().filter(|(path, _)| is(path, "h")).collect();
     for file in runtime.iter().filter(|(path, _)| is(path, "cpp")) {
-        tasks.push((Task::Runtime(file.0.clone()), folder.join(key(&|h| (file, &headers).hash(h)) + ".o")));
+        let warp = knows_warp(&file.0).then_some(warp);
+        tasks.push((Task::Runtime(file.0.clone()), folder.join(key_for(warp, &|h| (file, &headers).hash(h)) + ".o")));
     }
     for (name, text) in sources.iter().filter(|(name, _)| name.ends_with(".cu")) {
         tasks.push((Task::Kernel(name.clone()), folder.join(key(&|h| (name, with_headers(text, sources), emulator).hash(h)) + ".o")));
@@ -128,6 +130,11 @@ pub(crate) fn build(warp: u32, sources: &Sources) -> PathBuf {
     }
     drop(lock);
     library
+}
+
+/// What runs the kernels is compiled for each width of warps; the drivers are the same.
+fn knows_warp(path: &Path) -> bool {
+    path.starts_with(device_folder().join("kernels"))
 }
 
 /// Path and text of what kernels run on.
@@ -203,7 +210,10 @@ fn compile_all(warp: u32, sources: &Sources, tasks: &[(Task, PathBuf)]) {
 
 fn compile(warp: u32, task: &Task, folder: &Path, object: &Path) {
     let mut command = Command::new("c++");
-    command.args(FLAGS).arg(format!("-DEMULATED_WARP={warp}"));
+    command.args(FLAGS);
+    if !matches!(task, Task::Runtime(path) if !knows_warp(path)) {
+        command.arg(format!("-DEMULATED_WARP={warp}"));
+    }
     match task {
         Task::Runtime(path) => command.args(RUNTIME_FLAGS).arg("-c").arg(path),
         Task::Kernel(name) => {

@@ -97,7 +97,7 @@ int cuDeviceGetAttribute(int* to, int attribute, int ordinal) {
         case 5: *to = 0x7fffffff; break;                               // MAX_GRID_DIM_X
         case 6: case 7: *to = 65535; break;                            // MAX_GRID_DIM_Y, Z
         case 8: *to = 48 << 10; break;                                 // MAX_SHARED_MEMORY_PER_BLOCK
-        case 10: *to = EMULATED_WARP; break;                           // WARP_SIZE
+        case 10: *to = emulator::warp_lanes(); break;                           // WARP_SIZE
         case 12: case 82: *to = 65536; break;                          // MAX_REGISTERS_PER_BLOCK, PER_MULTIPROCESSOR
         case 13: *to = 1980000; break;                                 // CLOCK_RATE
         case 16: *to = int(state().options.multiprocessors); break;    // MULTIPROCESSOR_COUNT

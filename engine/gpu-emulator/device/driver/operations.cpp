@@ -83,7 +83,7 @@ Status launch(Function* function, Dim3 grid, Dim3 block, size_t dynamic, Stream*
     if (threads > kernel.max_threads) {
         return refuse(LAUNCH_OUT_OF_RESOURCES, "a block of " + std::to_string(threads) + " threads, where the kernel is made for " + std::to_string(kernel.max_threads));
     }
-    if (threads % EMULATED_WARP != 0) return refuse(INVALID_VALUE, "a block of " + std::to_string(threads) + " threads, which are no whole warps");
+    if (threads % emulator::warp_lanes() != 0) return refuse(INVALID_VALUE, "a block of " + std::to_string(threads) + " threads, which are no whole warps");
     if (dynamic > function->max_dynamic) {
         return refuse(INVALID_VALUE, std::to_string(dynamic) + " bytes of dynamic shared memory, where " + std::to_string(function->max_dynamic) + " are allowed");
     }

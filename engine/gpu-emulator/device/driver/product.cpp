@@ -1,5 +1,8 @@
 // Products of matrices, as cublasLt does them: sums in f32, in the order of the inner index.
 
+// Where models multiply by the library, most of the time goes here.
+#pragma GCC optimize("O3")
+
 #include <cstring>
 
 #include "driver.h"

@@ -40,7 +40,7 @@ static bool configure(Options& options, const std::string& text) {
 }
 
 State::State() {
-    if (EMULATED_WARP == 64) options.arch = "gfx942";
+    if (emulator::warp_lanes() == 64) options.arch = "gfx942";
     const char* text = std::getenv("TOKENFLOW_EMULATED_GPU");
     if (text && !configure(options, text)) std::fprintf(stderr, "emulated GPU: TOKENFLOW_EMULATED_GPU=%s is not understood\n", text);
     random = options.seed;

@@ -200,6 +200,10 @@ struct Device {
 /// The device that this OS thread runs a kernel on.
 extern thread_local Device* device;
 
+/// From now on this thread's loads and stores are the device's, or nobody's.
+void watch(Device* on);
+/// Of the kernels that were compiled in. The drivers are the same for all.
+unsigned warp_lanes();
 /// A load or store of the thread that runs.
 void check_access(const void* address, size_t bytes, bool is_write);
 

@@ -7,10 +7,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#ifndef EMULATED_WARP
-#define EMULATED_WARP 32
-#endif
-
 namespace emulator {
 
 struct Dim3 {

@@ -12,6 +12,8 @@ static std::vector<Registered>& registry() {
     return all;
 }
 
+unsigned warp_lanes() { return EMULATED_WARP; }
+
 const std::vector<Registered>& kernels() { return registry(); }
 
 const Registered* find_kernel(const char* name) {

@@ -255,7 +255,7 @@ inline bool Device::is_ordered(Epoch other, bool atomic) const {
 
 inline void Device::access(const void* address, size_t bytes, bool is_write, bool atomic) {
     size_t offset = size_t(static_cast<const char*>(address) - arena);
-    if (offset >= arena_bytes || !error.empty()) return;
+    if (!error.empty()) return;
     const bool shared = offset < SHARED_BYTES;
     if (offset % bytes != 0) {
         return fail(std::string("misaligned ") + (is_write ? "write" : "read") + " of " + std::to_string(bytes) + " bytes");
@@ -329,7 +329,21 @@ inline void Device::access(const void* address, size_t bytes, bool is_write, boo
     }
 }
 
-void check_access(const void* address, size_t bytes, bool is_write) { device->access(address, bytes, is_write, false); }
+/// The arena of the device that this thread runs a kernel on.
+static thread_local const char* watched;
+static thread_local size_t watched_bytes;
+
+static inline bool is_watched(const void* address) { return size_t(static_cast<const char*>(address) - watched) < watched_bytes; }
+
+void watch(Device* on) {
+    device = on;
+    watched = on ? on->arena : nullptr;
+    watched_bytes = on ? on->arena_bytes : 0;
+}
+
+void check_access(const void* address, size_t bytes, bool is_write) {
+    if (is_watched(address)) device->access(address, bytes, is_write, false);
+}
 
 void* dynamic_shared() { return device->arena; }
 
@@ -353,12 +367,13 @@ void* static_shared(const void* key, size_t bytes, size_t align) {
 }  // namespace emulator
 
 extern "C" {
-#define CHECK(size)                                                                                                  \
-    void __tsan_read##size(void* p) { if (emulator::device) emulator::device->access(p, size, false, false); }      \
-    void __tsan_write##size(void* p) { if (emulator::device) emulator::device->access(p, size, true, false); }      \
-    void __tsan_unaligned_read##size(void* p) { __tsan_read##size(p); }                                             \
-    void __tsan_unaligned_write##size(void* p) { __tsan_write##size(p); }                                           \
-    void __tsan_volatile_read##size(void* p) { __tsan_read##size(p); }                                              \
+// Most of what a kernel touches is its own stack: that is told apart before anything else.
+#define CHECK(size)                                                                                   \
+    void __tsan_read##size(void* p) { if (emulator::is_watched(p)) emulator::device->access(p, size, false, false); }  \
+    void __tsan_write##size(void* p) { if (emulator::is_watched(p)) emulator::device->access(p, size, true, false); }  \
+    void __tsan_unaligned_read##size(void* p) { __tsan_read##size(p); }                               \
+    void __tsan_unaligned_write##size(void* p) { __tsan_write##size(p); }                             \
+    void __tsan_volatile_read##size(void* p) { __tsan_read##size(p); }                                \
     void __tsan_volatile_write##size(void* p) { __tsan_write##size(p); }
 CHECK(1)
 CHECK(2)
@@ -370,7 +385,8 @@ CHECK(16)
 // Atomics are ordered with each other, not with plain accesses. Threads are coroutines, so that a plain operation will do.
 #define ATOMIC_OPERATION(bits, name, expression)                                                              \
     uint##bits##_t __tsan_atomic##bits##_##name(volatile uint##bits##_t* p, uint##bits##_t value, int) {      \
-        if (emulator::device) emulator::device->access(const_cast<uint##bits##_t*>(p), bits / 8, true, true); \
+        void* place = const_cast<uint##bits##_t*>(p);                                                         \
+        if (emulator::is_watched(place)) emulator::device->access(place, bits / 8, true, true);               \
         uint##bits##_t before = *p;                                                                           \
         *p = expression;                                                                                      \
         return before;                                                                                        \
@@ -383,7 +399,7 @@ ATOMIC_OPERATION(32, exchange, value)
 
 // What a compiler turns into memcpy or memset is as good as a loop of the widest accesses that fit.
 static void check_range(void* p, size_t size, bool is_write) {
-    if (!emulator::device) return;
+    if (!emulator::is_watched(p)) return;
     for (size_t i = 0; i < size;) {
         size_t at = reinterpret_cast<size_t>(p) + i, step = 16;
         while (at % step != 0 || i + step > size) step /= 2;

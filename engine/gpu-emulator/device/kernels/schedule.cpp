@@ -218,7 +218,7 @@ bool Device::run(Dim3 grid, Dim3 block, size_t dynamic, void (*kernel)(const voi
     order = seed;
     dynamic_bytes = dynamic;
     launch = {{}, {}, block, grid};
-    device = this;
+    watch(this);
     bool ok = true;
     // Blocks run in any order on a device: here from the last or from the first.
     unsigned count = grid.x * grid.y * grid.z;
@@ -227,7 +227,7 @@ bool Device::run(Dim3 grid, Dim3 block, size_t dynamic, void (*kernel)(const voi
         ok = run_block({n % grid.x, n / grid.x % grid.y, n / (grid.x * grid.y)});
     }
     release_shared();
-    device = nullptr;
+    watch(nullptr);
     return ok;
 }
 

@@ -105,7 +105,7 @@ int hipGetDevicePropertiesR0600(Properties* to, int ordinal) {
     to->total_global_memory = options.memory_bytes;
     to->shared_memory_per_block = max_shared_bytes();
     to->registers_per_block = 65536;
-    to->warp_size = EMULATED_WARP;
+    to->warp_size = emulator::warp_lanes();
     to->max_threads_per_block = 1024;
     to->multiprocessors = int(options.multiprocessors);
     return OK;
