@@ -13,9 +13,6 @@ use std::{
     },
 };
 
-/// Lanes of a warp: what NVIDIA's cards and AMD's small ones have, and what AMD's large ones have.
-pub const WARPS: [u32; 2] = [32, 64];
-
 const FLAGS: [&str; 6] = ["-std=c++17", "-fPIC", "-fno-strict-aliasing", "-ftls-model=initial-exec", "-fno-gnu-unique", "-Wall"];
 
 /// Loads and stores call the emulator; arithmetic is done as it is written.
@@ -36,16 +33,6 @@ const RUNTIME_FLAGS: [&str; 3] = ["-O2", "-ffp-contract=off", "-Werror"];
 /// Threads that compile at the same time.
 const COMPILERS: usize = 2;
 
-/// A mistake to be made in a kernel.
-#[derive(Clone, Copy, Debug)]
-pub struct Mutation {
-    pub file: &'static str,
-    pub find: &'static str,
-    /// Which of the places where `find` stands, from 0.
-    pub nth: usize,
-    pub replace: &'static str,
-}
-
 /// Texts by name.
 pub(crate) type Sources = BTreeMap<String, String>;
 
@@ -65,12 +52,6 @@ pub(crate) fn read_sources(folder: &Path) -> Sources {
 /// Text of all the engine's kernels and their headers, by name.
 pub fn kernel_sources() -> BTreeMap<String, String> {
     read_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/backend/cuda/kernels"))
-}
-
-pub(crate) fn mutate(sources: &mut Sources, Mutation { file, find, nth, replace }: Mutation) {
-    let text = sources.get_mut(file).unwrap_or_else(|| panic!("no kernel source is called {file}"));
-    let (at, _) = text.match_indices(find).nth(nth).unwrap_or_else(|| panic!("{file} has no {find:?} number {nth}"));
-    text.replace_range(at..at + find.len(), replace);
 }
 
 /// Where compiled files are kept: in the target folder of whoever runs, else among temporary files.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    build::{Mutation, Sources, build, kernel_sources, mutate, read_sources},
+    build::{Sources, build, kernel_sources, read_sources},
     folder::{folder_of, names},
     library::Loaded,
 };
@@ -45,7 +45,6 @@ pub struct Options {
     pub progress: Progress,
     /// A folder of kernels instead of the engine's.
     pub kernels: Option<PathBuf>,
-    pub mutation: Option<Mutation>,
 }
 
 impl Options {
@@ -62,7 +61,6 @@ impl Options {
             seed: 1,
             progress: Progress::Mixed,
             kernels: None,
-            mutation: None,
         }
     }
 
@@ -89,9 +87,6 @@ impl Options {
         if let Some(folder) = &self.kernels {
             sources.retain(|name, _| name.ends_with(".cuh"));
             sources.extend(read_sources(folder));
-        }
-        if let Some(mutation) = self.mutation {
-            mutate(&mut sources, mutation);
         }
         sources
     }

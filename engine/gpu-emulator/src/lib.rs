@@ -2,16 +2,13 @@
 //! talks to a card is tested as it is, on machines without one.
 //!
 //! [`install`] compiles the kernels and the drivers as C++, once, and loads them under the vendors' names; [`Emulated`] says what happened
-//! there. [`library_folder`] is the same for other processes. [`Device`] runs single kernels without a driver.
+//! there. [`library_folder`] is the same for other processes.
 
 mod build;
-mod device;
 mod folder;
 mod install;
 mod library;
 
-pub use build::{Mutation, WARPS, kernel_sources};
-pub use device::{Device, Pointer};
+pub use build::kernel_sources;
 pub use folder::library_folder;
 pub use install::{Counters, Emulated, Options, Progress, Vendor, install};
-pub use library::{Library, library};

@@ -80,7 +80,8 @@ fn a_kernel_runs() {
             assert_eq!(hip!(hipMemsetAsync(from => u64, 1 => c_int, 512 => usize, stream => Handle)), 0);
             let mut args = Args { to, from, count: 128, value: 1 };
             let mut bytes = size_of::<Args>();
-            let mut extra = [1 as *mut _, (&raw mut args).cast(), 2 as *mut _, (&raw mut bytes).cast(), 3 as *mut c_void];
+            let word = std::ptr::without_provenance_mut;
+            let mut extra = [word(1), (&raw mut args).cast(), word(2), (&raw mut bytes).cast(), word(3)];
             let launch = |threads: c_uint, extra: &mut [*mut c_void; 5]| {
                 hip!(hipModuleLaunchKernel(kernel => Handle, 1 => c_uint, 1 => c_uint, 1 => c_uint, threads => c_uint, 1 => c_uint, 1 => c_uint,
                     0 => c_uint, stream => Handle, null_mut() => *mut Handle, extra.as_mut_ptr() => *mut Handle))

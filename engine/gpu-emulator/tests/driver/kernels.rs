@@ -109,7 +109,8 @@ fn arguments_of_another_size() {
         let card = Card::open(Progress::Mixed);
         let (function, stream) = (card.function(c"add").unwrap(), card.stream());
         let (mut args, mut bytes) = ([0_u8; 32], 32_usize);
-        let mut extra = [1 as *mut _, (&raw mut args).cast(), 2 as *mut _, (&raw mut bytes).cast(), std::ptr::null_mut()];
+        let word = std::ptr::without_provenance_mut;
+        let mut extra = [word(1), (&raw mut args).cast(), word(2), (&raw mut bytes).cast(), std::ptr::null_mut()];
         let none = std::ptr::null_mut();
         // SAFETY: the argument is as long as it is said to be.
         let result = unsafe { sys::cuLaunchKernel(function, 1, 1, 1, 64, 1, 1, 0, stream, none, extra.as_mut_ptr()) };

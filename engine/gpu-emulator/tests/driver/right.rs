@@ -99,7 +99,7 @@ fn memory_that_is_not_pinned_is_staged() {
         let card = Card::open(Progress::Lazy);
         let stream = card.stream();
         let memory = card.allocate(100).unwrap();
-        let mut bytes = vec![1_u8; 100];
+        let mut bytes = [1_u8; 100];
         card.to_device(memory, bytes.as_ptr(), 100, stream).unwrap();
         bytes.fill(2);
         let mut back = vec![0_u8; 100];
