@@ -128,7 +128,7 @@ impl CudaBackend {
                 return Err(BackendError::Columns { expected: columns, found: alike[0].shape()[1] });
             }
             let packing = Packing::new(alike, self.device.config.compute);
-            let segment = packing.and_then(|packing| self.bring(&packing.as_stored(), first)).map_err(|error| match error {
+            let segment = packing.and_then(|packing| self.bring(&packing.in_own_encoding(), first)).map_err(|error| match error {
                 BackendError::Weight { part: own, reason } => BackendError::Weight { part: part + own, reason },
                 other => other,
             })?;

@@ -54,19 +54,18 @@ impl<'a> Packing<'a> {
     }
 
     /// The same in the checkpoint's own encoding, where kernels can read that.
-    pub(super) fn as_stored(self) -> Self {
-        if self.parts.iter().all(|part| matches!(part, MatrixView::Plain(_))) {
-            return self;
+    pub(super) fn in_own_encoding(mut self) -> Self {
+        if let Err(reason) = self.encode() {
+            self.widened = Some(reason);
         }
-        self.encoded().unwrap_or_else(|(packing, reason)| Self { widened: Some(reason), ..packing })
+        self
     }
 
-    /// In the checkpoint's own encoding, or as it was and why not.
-    fn encoded(mut self) -> Result<Self, (Self, String)> {
-        let first = self.parts[0];
-        let columns = self.layout.columns;
-        let (format, group) = match first {
-            MatrixView::Plain(_) => return Ok(self),
+    /// Takes the checkpoint's encoding over, or says why kernels cannot read it.
+    fn encode(&mut self) -> Result<(), String> {
+        let (first, mut layout, mut order) = (self.parts[0], self.layout, None);
+        (layout.format, layout.group) = match first {
+            MatrixView::Plain(_) => return Ok(()),
             MatrixView::Blocks { format, .. } => match format {
                 BlockFormat::Q8_0 => (Format::Q8_0, 0),
                 // (code - 8) * scale: 4-bit groups of 32 without zeros.
@@ -76,25 +75,25 @@ impl<'a> Packing<'a> {
                 BlockFormat::Q6K => (Format::Q6K, 0),
             },
             MatrixView::Int4 { group_size, groups, .. } => {
-                let (columns, group, order) = int4_columns(columns, group_size, groups);
-                (self.layout.columns, self.order, self.layout.has_zeros) = (columns, order, true);
+                let group;
+                (layout.columns, group, order) = int4_columns(layout.columns, group_size, groups);
+                layout.has_zeros = true;
                 (Format::Int4, group)
             }
-            MatrixView::Fp8 { scale_block: [_, group], .. } => (Format::Fp8, group.min(columns)),
+            MatrixView::Fp8 { scale_block: [_, group], .. } => (Format::Fp8, group.min(layout.columns)),
         };
-        let unit = format.column_multiple();
-        if !self.layout.columns.is_multiple_of(unit) {
-            let reason = format!("kernels read {} of a multiple of {unit} columns, not {columns}", first.encoding());
-            return Err((self, reason));
+        let (unit, columns, group) = (layout.format.column_multiple(), layout.columns, layout.group);
+        if !columns.is_multiple_of(unit) {
+            return Err(format!("kernels read {} of a multiple of {unit} columns, not {columns}", first.encoding()));
         }
-        if format == Format::Fp8 && group < columns && !group.is_multiple_of(unit) {
-            return Err((self, format!("kernels read scales of a multiple of {unit} columns, not {group}")));
+        if layout.format == Format::Fp8 && group < columns && !group.is_multiple_of(unit) {
+            return Err(format!("kernels read scales of a multiple of {unit} columns, not {group}"));
         }
-        (self.layout.format, self.layout.group) = (format, group);
-        if format == Format::Fp8 {
+        (self.layout, self.order) = (layout, order);
+        if layout.format == Format::Fp8 {
             self.stack_scales();
         }
-        Ok(self)
+        Ok(())
     }
 
     /// One table of all parts' scales: for as many rows each as all parts' boundaries allow.

@@ -61,7 +61,7 @@ fn by_the_cpu(views: &[MatrixView<'_>]) -> Vec<f32> {
 }
 
 fn stored<'a>(views: &'a [MatrixView<'a>], plain: Element) -> Packing<'a> {
-    Packing::new(views, plain).unwrap().as_stored()
+    Packing::new(views, plain).unwrap().in_own_encoding()
 }
 
 fn by_decoding(views: &[MatrixView<'_>]) -> Vec<f32> {
