@@ -130,7 +130,7 @@ impl CudaBackend {
         grid_heads: usize,
         shared_bytes: usize,
     ) -> Result<(), GpuError> {
-        let Singles { count, ref groups, .. } = batch.singles;
+        let Singles { count, is_split, ref groups, .. } = batch.singles;
         if count == 0 {
             return Ok(());
         }
@@ -143,7 +143,8 @@ impl CudaBackend {
         let partial = scratch.part("attention", most_items * num_heads * head_dim * size_of::<f32>())?;
         let partial_state = scratch.part("attention state", most_items * num_heads * 2 * size_of::<f32>())?;
         drop(scratch);
-        let blocks = (self.device.gpu.info().num_multiprocessors * BLOCKS_EACH).div_ceil(grid_heads);
+        // A block goes on with the next item when it is done with one: a record does for contexts of any length.
+        let blocks = if is_split { (self.device.gpu.info().num_multiprocessors * BLOCKS_EACH).div_ceil(grid_heads) } else { 1 };
         let mut listed = batch.items.lock();
         for (index, rows) in groups.iter().enumerate() {
             let work = args.work.add(rows.start * size_of::<[u32; 2]>());
@@ -155,8 +156,10 @@ impl CudaBackend {
                 *listed = Some(index);
             }
             self.device.launch(kernel, [blocks.max(rows.len()), grid_heads, 1], THREADS, shared_bytes, &args)?;
-            let threads = self.device.threads(head_dim, 256);
-            self.device.launch(&["attention_combine", self.device.tag()], [rows.len(), num_heads, 1], threads, 0, &args)?;
+            if is_split {
+                let threads = self.device.threads(head_dim, 256);
+                self.device.launch(&["attention_combine", self.device.tag()], [rows.len(), num_heads, 1], threads, 0, &args)?;
+            }
         }
         Ok(())
     }

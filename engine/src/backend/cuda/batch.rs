@@ -18,6 +18,8 @@ const PREFILL_ROWS: u32 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Form {
     pub(super) rows: usize,
+    /// Whether any context is split among blocks.
+    pub(super) is_split: bool,
 }
 
 /// A [`RaggedBatch`] on the card. One lives at a time: the next takes its place.
@@ -52,6 +54,8 @@ pub(super) struct Singles {
     pub(super) work: Option<DevicePtr>,
     /// Rows whose splits there is room for at a time; mostly one group of all.
     pub(super) groups: Vec<Range<usize>>,
+    /// Whether any has several splits.
+    pub(super) is_split: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -98,6 +102,7 @@ impl CudaBackend {
         for &[token, row] in &ragged.from_previous {
             ragged.tokens[token as usize] = FROM_PREVIOUS | row;
         }
+        let num_real = [ragged.num_tokens() as u32];
         let spare = self.device.spare_block.load(std::sync::atomic::Ordering::Relaxed);
         let fits = !config.enforce_eager && spare > 0 && is_decode(&ragged) && ragged.num_tokens() <= config.max_seqs;
         if fits {
@@ -115,11 +120,14 @@ impl CudaBackend {
             }
         }
         let groups = groups_of(&splits, config.most_items());
-        let form = (fits && groups.len() == 1).then_some(Form { rows });
+        let is_split = splits.iter().any(|&splits| splits > 1);
+        let form = (fits && groups.len() <= 1).then_some(Form { rows, is_split });
         let group = *self.group.lock();
         let tiles = tiles_of(&prefills, group);
 
         let mut packed = Packed::default();
+        // First, where `CudaBackend::num_real` says.
+        packed.add(&num_real);
         let at = [
             packed.add(&ragged.tokens),
             packed.add(&ragged.positions),
@@ -143,13 +151,18 @@ impl CudaBackend {
             query_start,
             table_start,
             block_tables,
-            singles: Singles { count: singles.len(), work: Some(work), groups },
+            singles: Singles { count: singles.len(), work: Some(work), groups, is_split },
             tiles: Mutex::new(Tiles { group, count: tiles.len(), work: Some(tile_work) }),
             prefills,
             form,
             items: Mutex::default(),
             angles: Mutex::default(),
         })
+    }
+
+    /// Where the number of rows is that the last batch has without those that fill it up; null before there is one.
+    pub(super) fn num_real(&self) -> DevicePtr {
+        self.indices.lock().last()
     }
 
     /// The batch's tiles for attention with `group` query heads to a KV head. Only the first step of a model has to make them here.

@@ -77,7 +77,7 @@ impl CudaBackend {
             logits: logits.data(),
             experts: chosen,
             weights,
-            num_real: DevicePtr::NULL,
+            num_real: self.num_real(),
             rows: shape.rows as u32,
             num_experts: num_experts as u32,
             top_k: top_k as u32,

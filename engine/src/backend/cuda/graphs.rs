@@ -59,6 +59,7 @@ impl CudaBackend {
                 tracing::warn!(rows = form.rows, %error, "a step could not be recorded as a graph and is issued launch by launch");
                 graphs.known.insert(form, Known::Seen(tries + 1));
                 batch.angles.lock().clear();
+                *batch.items.lock() = None;
                 run();
             }
         }

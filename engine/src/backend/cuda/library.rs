@@ -27,14 +27,14 @@ impl Library {
         Ok(Self { kernels: Kernels::load(gpu, &sources_for(config), options)?, known: RwLock::default() })
     }
 
-    /// The kernel whose name `parts` make, with "_" between them.
+    /// The kernel whose name `parts` make, with "_" between them; empty ones are left out.
     pub(super) fn function(&self, parts: &[&'static str]) -> Result<Function, GpuError> {
         let mut key = [""; MAX_PARTS];
         key[..parts.len()].copy_from_slice(parts);
         if let Some(function) = self.known.read().get(&key) {
             return Ok(*function);
         }
-        let function = self.kernels.get(&parts.join("_"))?;
+        let function = self.kernels.get(&parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("_"))?;
         self.known.write().insert(key, function);
         Ok(function)
     }

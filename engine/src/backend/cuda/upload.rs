@@ -37,6 +37,11 @@ impl Upload {
         Ok(Self { slots, next: 0, place: device.allocate(bytes)?, device: device.clone() })
     }
 
+    /// Where the last copy went, null before there was one.
+    pub(super) fn last(&self) -> DevicePtr {
+        if self.slots.iter().any(|slot| slot.number > 0) { self.place.start() } else { DevicePtr::NULL }
+    }
+
     /// Copies `bytes` bytes that `write` leaves in zeroed or old ones; the address of the first.
     pub(super) fn send(&mut self, bytes: usize, write: impl FnOnce(&mut [u8])) -> Result<DevicePtr, GpuError> {
         if bytes > self.place.bytes() {
