@@ -10,9 +10,11 @@ mod rate;
 mod request;
 mod run;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -72,7 +74,7 @@ impl EngineCore {
     /// When the thread cannot be started.
     pub fn start(
         info: EngineInfo,
-        scheduler: Scheduler,
+        mut scheduler: Scheduler,
         executor: Box<dyn Executor>,
         links: Links,
         metrics: Arc<EngineMetrics>,
@@ -86,14 +88,17 @@ impl EngineCore {
         // The most that are ever let in at a time: as many as an empty engine takes.
         let most_at_once = scheduler.room_to_wait();
         let gate = Arc::new(Gate::new(most_at_once));
+        scheduler.limit_steps_in_flight(executor.max_in_flight());
         let steps = Loop {
             scheduler,
             executor,
+            in_flight: VecDeque::new(),
             links,
             live: HashMap::new(),
             commands,
             metrics,
             epoch,
+            collected: epoch,
             health_factor,
             health_reported: Duration::ZERO,
             prompt_tokens: 0,

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,7 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{EndRate, EngineError, FirstToken, Gate, LinkState, RateMeter, StepToken, constrain::fill_masks};
 use crate::{
-    executor::Executor,
+    executor::{Executor, ExecutorError},
     grammar::Matcher,
     health::{Links, StreamMeter},
     metrics::{EngineMetrics, RequestStats, StepStats},
@@ -53,15 +53,25 @@ pub(super) struct Progress {
     rate: RateMeter,
 }
 
+/// A step that the executor has.
+pub(super) struct InFlight {
+    plan: StepPlan,
+    submitted: Instant,
+}
+
 /// Plans, executes and hands tokens out until every [`super::EngineCore`] handle is gone.
 pub(super) struct Loop {
     pub(super) scheduler: Scheduler,
     pub(super) executor: Box<dyn Executor>,
+    /// Steps that the executor has, the oldest first.
+    pub(super) in_flight: VecDeque<InFlight>,
     pub(super) links: Links,
     pub(super) live: HashMap<SequenceId, Live>,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) metrics: Arc<EngineMetrics>,
     pub(super) epoch: Instant,
+    /// When the last step came back.
+    pub(super) collected: Instant,
     /// Read at scrapes, from other threads: the bits of an `f64`.
     pub(super) health_factor: Arc<AtomicU64>,
     /// When `health_factor` was last refreshed.
@@ -105,18 +115,21 @@ impl Loop {
             self.expire(now);
             let plan = self.scheduler.plan(now, &self.links);
             self.open_gate(now);
-            let connected = match plan {
+            match plan {
                 Some(mut plan) => {
                     self.constrain(&mut plan);
-                    self.step(&plan);
-                    true
+                    self.submit(plan);
+                    // The device runs it while the next is planned.
+                    if self.in_flight.len() == self.scheduler.max_steps_in_flight() {
+                        self.collect();
+                    }
                 }
-                None => self.wait(),
-            };
-            if !connected {
-                return;
+                None if !self.in_flight.is_empty() => self.collect(),
+                None if self.wait() => {}
+                None => break,
             }
         }
+        self.drain();
     }
 
     /// Takes what has arrived. False when every handle is gone.
@@ -132,7 +145,7 @@ impl Loop {
 
     /// Nothing can run: waits for a command, or until paced streams are to be looked at again. False when every handle is gone.
     fn wait(&mut self) -> bool {
-        self.report(Duration::ZERO);
+        self.report(Duration::ZERO, 0);
         let now = self.epoch.elapsed();
         let received = if self.scheduler.is_empty() {
             self.commands.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected)
@@ -207,33 +220,67 @@ impl Loop {
         }
     }
 
-    fn step(&mut self, plan: &StepPlan) {
-        let began = Instant::now();
-        match self.executor.execute(plan) {
+    fn submit(&mut self, plan: StepPlan) {
+        let submitted = Instant::now();
+        match self.executor.submit(&plan) {
+            Ok(()) => self.in_flight.push_back(InFlight { plan, submitted }),
+            Err(error) => {
+                self.fail_step(plan.step, &error);
+                // What the step before sampled is not the device's latest any more.
+                while !self.in_flight.is_empty() {
+                    self.collect();
+                }
+                self.report(submitted.elapsed(), 0);
+            }
+        }
+    }
+
+    /// Waits for the oldest step and hands its tokens out.
+    fn collect(&mut self) {
+        let Some(InFlight { plan, submitted }) = self.in_flight.pop_front() else { return };
+        match self.executor.collect() {
             Ok(mut output) => {
                 let now = self.epoch.elapsed();
                 let mut pooled: HashMap<SequenceId, Vec<f32>> = output.pooled.drain(..).collect();
-                for update in self.scheduler.apply(plan, output, now) {
+                for update in self.scheduler.apply(&plan, output, now) {
                     let embedding = pooled.remove(&update.id);
                     self.generation_tokens += usize::from(embedding.is_none());
                     self.hand_out(update, embedding, now);
                 }
             }
             Err(error) => {
-                tracing::error!(step = plan.step, %error, "step failed; its requests end with an error");
-                let reason = EngineError::Step(error.to_string());
-                for id in self.scheduler.fail_step() {
-                    self.fail(id, &reason);
-                }
+                self.fail_step(plan.step, &error);
+                self.drain();
             }
         }
-        self.report(began.elapsed());
+        // The device begins with a step when it is done with the one before.
+        let began = submitted.max(self.collected);
+        self.collected = Instant::now();
+        self.report(self.collected - began, plan.num_tokens());
+    }
+
+    fn fail_step(&mut self, step: u64, error: &ExecutorError) {
+        tracing::error!(step, %error, "step failed; its requests end with an error");
+        let reason = EngineError::Step(error.to_string());
+        for id in self.scheduler.fail_step(step) {
+            self.fail(id, &reason);
+        }
+    }
+
+    /// Waits for what the executor has and uses none of it.
+    fn drain(&mut self) {
+        for InFlight { plan, .. } in std::mem::take(&mut self.in_flight) {
+            if let Err(error) = self.executor.collect() {
+                tracing::warn!(step = plan.step, %error, "a step failed that nobody waits for");
+            }
+        }
     }
 
     fn abort_all(&mut self, error: &EngineError) {
         for id in self.scheduler.abort_all() {
             self.fail(id, error);
         }
+        self.drain();
     }
 
     fn fail(&mut self, id: SequenceId, error: &EngineError) {
@@ -309,9 +356,9 @@ impl Loop {
         self.metrics.finished(&live.finished(reason, now));
     }
 
-    fn report(&mut self, took: Duration) {
+    /// Counts a step of `computed_tokens` that took so long; no time where there was none.
+    fn report(&mut self, took: Duration, computed_tokens: usize) {
         let (stats, last) = (self.scheduler.stats(), self.reported);
-        let computed_tokens = stats.prefill_tokens + stats.decode_tokens;
         self.metrics.step(
             &StepStats {
                 running: stats.running,
@@ -327,7 +374,7 @@ impl Loop {
                 tenant_capped: stats.tenant_capped,
                 connection_capped: stats.connection_capped,
                 token_budget: stats.step_budget,
-                computed_tokens: if took.is_zero() { 0 } else { computed_tokens },
+                computed_tokens,
                 prompt_tokens: std::mem::take(&mut self.prompt_tokens),
                 prompt_tokens_cached: std::mem::take(&mut self.prompt_tokens_cached),
                 generation_tokens: std::mem::take(&mut self.generation_tokens),

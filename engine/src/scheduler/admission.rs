@@ -20,7 +20,7 @@ use super::{
     caps::Capped,
     offload::HostTable,
     pacing,
-    running::{Fork, Rank, Sequence},
+    queued::{Fork, Rank, Sequence},
 };
 use crate::kv::BlockId;
 
@@ -58,9 +58,10 @@ impl Scheduler {
                 next += 1;
                 continue;
             }
-            let wait = self.waiting[next].look(self.config.pacing, now, self.step_time, network);
+            let wait = self.waiting[next].look(&self.config, now, self.step_time, network);
             self.note_wait(self.waiting[next].id, wait);
-            let waits = wait.is_some() || self.awaits_leader(next) || self.awaits_prefix(next);
+            // Where it goes on is known only when the steps are back that it was in.
+            let waits = wait.is_some() || self.waiting[next].steps_in_flight > 0 || self.awaits_leader(next) || self.awaits_prefix(next);
             if !waits && capped.is_some() {
                 capped = self.insist(next, now, budget).err();
             }
@@ -198,7 +199,7 @@ impl Scheduler {
         let Some(Fork { leader, prompt_computed: false }) = self.waiting[at].fork else { return false };
         let is_here = self.running_index(leader).is_some()
             || self.waiting.binary_search_by_key(&leader, |s| s.rank).is_ok()
-            || self.preempted.iter().any(|s| s.rank == leader);
+            || self.preempted.iter().chain(&self.ending).any(|s| s.rank == leader);
         if !is_here {
             let heir = self.waiting[at].rank;
             self.waiting[at].fork = None;
@@ -262,6 +263,9 @@ impl Scheduler {
         // Blocks that are found but free come from the free list too.
         let missing = |s: &Self| total - found.iter().filter(|&&block| s.pool.ref_count(block) > 0).count();
         let fits = |s: &Self, budget: &Budget| has_seat(s, budget) && missing(s) <= s.pool.num_free();
+        if missing(self) > self.pool.num_free() {
+            self.release_ending();
+        }
         if !fits(self, budget) {
             let needed: HashSet<BlockId> = found.iter().copied().collect();
             let freed = |s: &Sequence| {

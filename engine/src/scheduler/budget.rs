@@ -1,4 +1,4 @@
-use super::{SchedulerConfig, pacing, running::Sequence};
+use super::{SchedulerConfig, pacing, queued::Sequence};
 
 /// Tokens of one step, as they are given away.
 ///

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{pacing::RATE_CAP_TOLERANCE, running::Rank};
+use super::{pacing::RATE_CAP_TOLERANCE, queued::Rank};
 
 /// What one owner may take; `None` sets no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -289,12 +289,17 @@ impl Accounts {
     /// Gives one token of this plan to a sequence that generates.
     pub(super) fn give(&mut self, owners: Owners) -> Result<(), Capped> {
         self.check_rates(owners, None)?;
+        self.give_pending(owners, 1);
+        Ok(())
+    }
+
+    /// Tokens of steps in flight that will be charged when they are there: until then they count as given in this plan.
+    pub(super) fn give_pending(&mut self, owners: Owners, tokens: usize) {
         for at in owners.accounts() {
             let account = &mut self.accounts[at];
-            account.given = account.given_in(self.plan) + 1;
+            account.given = account.given_in(self.plan) + tokens;
             account.given_in = self.plan;
         }
-        Ok(())
     }
 
     /// A token was sampled that was not charged before.

@@ -13,6 +13,8 @@ pub struct SchedulerConfig {
     /// Tokens in a KV block.
     pub block_size: usize,
     pub num_blocks: usize,
+    /// Steps that may be planned and not yet applied: 1, or [`MAX_STEPS_IN_FLIGHT`] where the next step is planned while one runs.
+    pub max_steps_in_flight: usize,
     /// Blocks of host memory for what has to give way; 0 for none, so that it is computed again.
     pub num_host_blocks: usize,
     /// How long it takes to copy one block to the host or back.
@@ -39,6 +41,9 @@ pub struct SchedulerConfig {
     pub speculative: Option<NgramConfig>,
 }
 
+/// More than this would keep the device no busier: it would only learn later who has ended.
+pub const MAX_STEPS_IN_FLIGHT: usize = 2;
+
 /// Who goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SchedulingPolicy {
@@ -56,6 +61,7 @@ impl Default for SchedulerConfig {
             max_num_seqs: 256,
             block_size: 16,
             num_blocks: 1024,
+            max_steps_in_flight: 1,
             num_host_blocks: 0,
             block_copy_time: Duration::ZERO,
             max_model_len: 1024 * 16,

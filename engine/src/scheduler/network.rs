@@ -1,6 +1,8 @@
+//! What the scheduler asks of the network, and what it does with the answers.
+
 use super::SequenceId;
 
-/// What the health of links does to the step budget (DESIGN section 4).
+/// What the health of links does to the step budget, and to each stream's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pacing {
     /// Health is reported, never used.

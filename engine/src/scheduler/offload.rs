@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use super::{BlockTransfer, Scheduler, pacing::PARK_AFTER, running::Sequence};
+use super::{BlockTransfer, Scheduler, pacing::PARK_AFTER, queued::Sequence};
 use crate::kv::{HostBlockId, HostPool};
 
 /// How long a parked stream's blocks stay on the device although nobody needs them.
@@ -37,14 +37,14 @@ impl HostTable {
         host.release(self.blocks);
     }
 
-    /// Whether the first `num_found` blocks, which are on the device, do not reach the first of its own.
-    pub(super) fn starts_after(&self, num_found: usize) -> bool {
-        self.first > num_found
+    /// Whether the first `found_blocks`, which are on the device, do not reach the first of its own.
+    pub(super) fn starts_after(&self, found_blocks: usize) -> bool {
+        self.first > found_blocks
     }
 
-    /// Tokens that need not be computed where the first `num_found` are on the device.
-    pub(super) fn num_stored(&self, num_found: usize, block_size: usize) -> usize {
-        if self.first * block_size <= num_found { self.num_tokens.max(num_found) } else { num_found }
+    /// Tokens that need not be computed where the first `found_tokens` are on the device.
+    pub(super) fn num_stored(&self, found_tokens: usize, block_size: usize) -> usize {
+        if self.first * block_size <= found_tokens { self.num_tokens.max(found_tokens) } else { found_tokens }
     }
 }
 
@@ -76,7 +76,7 @@ impl Scheduler {
         self.evict(i);
     }
 
-    fn evict(&mut self, i: usize) {
+    pub(super) fn evict(&mut self, i: usize) {
         let mut sequence = self.running.remove(i);
         // One that this plan was to bring back stays where it is.
         if let Some(table) = sequence.host.as_ref().filter(|_| sequence.started_in == Some(self.next_step)) {
@@ -134,10 +134,10 @@ impl Scheduler {
         }
     }
 
-    /// The copies of a step that failed cannot be relied on.
-    pub(super) fn forget_offloaded(&mut self, step: u64) {
+    /// The copies of a step that failed, and of those after it, cannot be relied on.
+    pub(super) fn forget_offloaded_since(&mut self, step: u64) {
         for sequence in &mut self.waiting {
-            if let Some(table) = sequence.host.take_if(|table| table.written_in == step) {
+            if let Some(table) = sequence.host.take_if(|table| table.written_in >= step) {
                 table.release(&mut self.host);
             }
         }

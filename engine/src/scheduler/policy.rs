@@ -1,4 +1,4 @@
-//! What goes into a step: vLLM's policy, in the words of DESIGN section 4.
+//! What goes into a step: vLLM's policy, with pacing.
 //!
 //! Running before waiting, decodes before prefill chunks, by rank, within a budget of tokens; guesses get what nobody else wants. Who is
 //! paced sits the step out; who cannot get a block preempts, paced sequences first, then the last in rank.
@@ -9,18 +9,19 @@ use super::{
     Network, Scheduler, StepPlan,
     budget::Budget,
     pacing,
-    running::{Rank, Sequence},
+    queued::{Rank, Sequence},
 };
 
 impl Scheduler {
-    /// Fills the next step, which may have copies and no sequences. `None` when nothing can run (then see [`Scheduler::next_wakeup`]) or a
-    /// step is in flight.
+    /// Fills the next step, which may have copies and no sequences. `None` when nothing can run (then see [`Scheduler::next_wakeup`]), or
+    /// when a step in flight has to be applied first.
     ///
     /// Asks `network` at most once for each running streamed sequence, and once for each waiting one that it considers.
     pub fn plan(&mut self, now: Duration, network: &dyn Network) -> Option<StepPlan> {
-        if self.in_flight.is_some() {
+        if !self.may_plan() {
             return None;
         }
+        self.set_ending_aside();
         let limit = pacing::step_budget(self.config.pacing, self.config.max_num_batched_tokens, || network.health_factor());
         let mut budget = Budget::new(limit, &self.config);
 
@@ -52,8 +53,11 @@ impl Scheduler {
         (self.last.tenant_capped, self.last.connection_capped) = (0, 0);
         self.count_seats(now);
         self.accounts.begin_plan(now, self.step_time);
+        if self.accounts.limit_rates() {
+            self.charge_pending();
+        }
         for i in 0..self.running.len() {
-            let wait = self.running[i].look(self.config.pacing, now, self.step_time, network);
+            let wait = self.running[i].look(&self.config, now, self.step_time, network);
             if self.running[i].is_stalled(now, pacing::PARK_AFTER) {
                 self.accounts.note_parked(self.running[i].owners);
             }
@@ -145,8 +149,11 @@ impl Scheduler {
     fn ensure_blocks(&mut self, rank: Rank, budget: &mut Budget) -> bool {
         while let Some(i) = self.running_index(rank) {
             let sequence = &mut self.running[i];
-            if sequence.block_table.grow(sequence.tokens.len(), &mut self.pool) {
+            if sequence.block_table.grow(sequence.num_tokens(), &mut self.pool) {
                 return true;
+            }
+            if self.release_ending() {
+                continue;
             }
             let victim = self.running.iter().rposition(Sequence::is_paced).unwrap_or(self.running.len() - 1);
             budget.take_back(&self.running[victim]);
@@ -214,8 +221,7 @@ impl Scheduler {
         if plan.sequences.is_empty() && plan.offload.is_empty() {
             return None;
         }
-        self.in_flight = Some(plan.step);
-        self.planned_at = now;
+        self.issue(now);
         self.next_step += 1;
         Some(plan)
     }

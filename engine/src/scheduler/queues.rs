@@ -4,10 +4,12 @@ use std::{
 };
 
 use super::{
-    AddError, BlockCopy, BlockTransfer, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy, SequenceId,
+    AddError, BlockCopy, BlockTransfer, MAX_STEPS_IN_FLIGHT, NewSequence, Pacing, SchedulerConfig, SchedulerStats, SchedulingPolicy,
+    SequenceId,
     caps::{Accounts, Capped, FullQueues},
+    flight::InFlight,
     pacing::{StreamPacing, Wait},
-    running::{Fork, Rank, Sequence, cache_scope},
+    queued::{Fork, Rank, Sequence, cache_scope},
 };
 use crate::kv::{BlockPool, HostPool};
 
@@ -29,7 +31,7 @@ pub enum ExpiryCause {
 
 /// The queues and the block pool. The engine's loop is: `add` and `cancel` what came in, `plan`, execute, `apply`.
 ///
-/// One step is in flight at a time. Sequences may be added and cancelled while it is.
+/// Steps are applied in the order in which they were planned. Sequences may be added and cancelled while steps are in flight.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     pub(super) config: SchedulerConfig,
@@ -43,6 +45,8 @@ pub struct Scheduler {
     pub(super) waiting: VecDeque<Sequence>,
     /// Preempted while a step is planned; back in `waiting` when the plan is done, so that no step both preempts and readmits one.
     pub(super) preempted: Vec<Sequence>,
+    /// Those that end with a step in flight, while the next is planned.
+    pub(super) ending: Vec<Sequence>,
     /// Arrivals so far.
     next_arrival: u64,
     /// Block copies for the step that is being planned.
@@ -62,14 +66,14 @@ pub struct Scheduler {
     /// Whose turn it was last, where the budget is too small for all decodes.
     pub(super) last_decoded: Rank,
     pub(super) next_step: u64,
-    /// The step that the executor has; nothing of it may be freed before it comes back.
-    pub(super) in_flight: Option<u64>,
+    /// The steps that the executor has, the oldest first.
+    pub(super) in_flight: VecDeque<InFlight>,
     /// Who sat the last plan out, for those who ask by name.
     pub(super) paced: HashSet<SequenceId>,
     /// When the first of them may run again.
     pub(super) wakeup: Option<Duration>,
-    /// When the step in flight was planned, and how long steps take of late.
-    pub(super) planned_at: Duration,
+    /// When the last step came back, and how long steps take of late.
+    pub(super) applied_at: Duration,
     pub(super) step_time: Duration,
     /// What the last plan used; the rest of the fields are filled in when asked for.
     pub(super) last: SchedulerStats,
@@ -81,6 +85,7 @@ impl Scheduler {
     pub fn new(config: SchedulerConfig) -> Self {
         assert!(config.max_num_batched_tokens > 0, "max_num_batched_tokens is 0");
         assert!(config.max_num_seqs > 0, "max_num_seqs is 0");
+        assert!((1..=MAX_STEPS_IN_FLIGHT).contains(&config.max_steps_in_flight), "max_steps_in_flight is {}", config.max_steps_in_flight);
         assert!(config.speculative.is_none_or(|s| s.prompt_lookup_min > 0), "prompt_lookup_min is 0");
         assert!(config.stream_rate_cap.is_none_or(|rate| rate.is_normal() && rate > 0.0), "stream_rate_cap is not a positive number");
         Self {
@@ -90,6 +95,7 @@ impl Scheduler {
             running: Vec::new(),
             waiting: VecDeque::new(),
             preempted: Vec::new(),
+            ending: Vec::new(),
             next_arrival: 1,
             copies: Vec::new(),
             offload: Vec::new(),
@@ -101,10 +107,10 @@ impl Scheduler {
             next_deadline: None,
             last_decoded: Rank::default(),
             next_step: 0,
-            in_flight: None,
+            in_flight: VecDeque::new(),
             paced: HashSet::new(),
             wakeup: None,
-            planned_at: Duration::ZERO,
+            applied_at: Duration::ZERO,
             step_time: Duration::ZERO,
             last: SchedulerStats { step_budget: config.max_num_batched_tokens, ..SchedulerStats::default() },
             config,
@@ -161,29 +167,29 @@ impl Scheduler {
     }
 
     fn join_group(&mut self, leader: SequenceId) -> Option<Fork> {
-        let leader = self.running.iter_mut().chain(&mut self.waiting).find(|s| s.id == leader && !s.cancelled)?;
+        let leader = self.running.iter_mut().chain(&mut self.waiting).chain(&mut self.ending).find(|s| s.id == leader && !s.cancelled)?;
         leader.num_forks += 1;
         Some(Fork { leader: leader.rank, prompt_computed: leader.num_output_tokens() > 0 })
     }
 
-    /// Drops the sequences whose time is up, which frees their blocks at once, and names them. Call it when no step is in flight.
+    /// Drops the sequences whose time is up, which frees their blocks at once, and names them. Call it where a step may be planned.
     pub fn expire(&mut self, now: Duration) -> Vec<Expired> {
-        if self.in_flight.is_some() || self.next_deadline.is_none_or(|deadline| now < deadline) {
+        if self.in_flight.len() >= self.config.max_steps_in_flight || self.next_deadline.is_none_or(|deadline| now < deadline) {
             return Vec::new();
         }
         let is_due = |s: &Sequence| s.next_deadline().is_some_and(|deadline| deadline <= now);
         let expired = |s: &Sequence| Expired { id: s.id, cause: s.expiry_cause(now), output_tokens: s.num_output_tokens() };
-        let mut all: Vec<Expired> = self.waiting.iter().filter(|s| is_due(s)).map(expired).collect();
-        self.drop_waiting(is_due);
-        all.extend(self.running.iter().filter(|s| is_due(s)).map(expired));
+        let mut all: Vec<Expired> = self.waiting.iter().chain(&self.ending).filter(|s| is_due(s)).map(expired).collect();
+        self.drop_aside(is_due);
+        all.extend(self.running.iter().filter(|s| is_due(s) && !s.cancelled).map(expired));
         self.drop_running(is_due);
         self.paced.retain(|id| all.iter().all(|expired| expired.id != *id));
         self.next_deadline = self.running.iter().chain(&self.waiting).filter_map(Sequence::next_deadline).min();
         all
     }
 
-    /// Forgets a sequence; no update comes for it any more. Its blocks are free at once, or after the step in flight if it is in it.
-    /// False when it is not (or no longer) here.
+    /// Forgets a sequence; no update comes for it any more. Its blocks are free at once, or with the next plan or outcome of a step if it is
+    /// in one. False when it is not (or no longer) here.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
         self.paced.remove(&id);
         if let Some(i) = self.waiting.iter().position(|s| s.id == id) {
@@ -191,10 +197,14 @@ impl Scheduler {
             sequence.into_iter().for_each(|mut s| s.end(&mut self.pool, &mut self.host, &mut self.accounts));
             return true;
         }
+        if let Some(i) = self.ending.iter().position(|s| s.id == id) {
+            self.ending.remove(i).end(&mut self.pool, &mut self.host, &mut self.accounts);
+            return true;
+        }
         let Some(i) = self.running.iter().position(|s| s.id == id && !s.cancelled) else {
             return false;
         };
-        if self.running[i].num_scheduled_tokens > 0 {
+        if self.running[i].steps_in_flight > 0 {
             self.running[i].cancelled = true;
         } else {
             self.running.remove(i).end(&mut self.pool, &mut self.host, &mut self.accounts);
@@ -202,12 +212,28 @@ impl Scheduler {
         true
     }
 
-    /// Drops everything and names it. A step in flight must not be applied any more.
+    /// Drops everything and names it. Steps in flight must not be applied any more.
     pub fn abort_all(&mut self) -> Vec<SequenceId> {
-        self.in_flight = None;
+        self.in_flight.clear();
         let mut dropped = self.drop_running(|_| true);
-        dropped.extend(self.waiting.iter().map(|s| s.id));
-        self.drop_waiting(|_| true);
+        dropped.extend(self.drop_aside(|_| true));
+        dropped
+    }
+
+    /// Drops sequences that have no place in the next step, and names them.
+    pub(super) fn drop_aside(&mut self, drop: impl Fn(&Sequence) -> bool) -> Vec<SequenceId> {
+        let Self { ending, waiting, pool, host, accounts, .. } = self;
+        let mut dropped = Vec::new();
+        let mut keep = |s: &mut Sequence| {
+            let drops = drop(s);
+            if drops {
+                s.end(pool, host, accounts);
+                dropped.push(s.id);
+            }
+            !drops
+        };
+        ending.retain_mut(&mut keep);
+        waiting.retain_mut(keep);
         dropped
     }
 
@@ -219,17 +245,6 @@ impl Scheduler {
             s
         });
         released.filter(|s| !s.cancelled).map(|s| s.id).collect()
-    }
-
-    fn drop_waiting(&mut self, drop: impl Fn(&Sequence) -> bool) {
-        let Self { waiting, pool, host, accounts, .. } = self;
-        waiting.retain_mut(|s| {
-            let drops = drop(s);
-            if drops {
-                s.end(pool, host, accounts);
-            }
-            !drops
-        });
     }
 
     /// After a `plan` in which streams sat out: when, on the clock of `now`, to plan again even if nothing else happens.
@@ -254,13 +269,13 @@ impl Scheduler {
 
     /// Whether there is nothing left to do.
     pub fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.ending.is_empty()
     }
 
     pub fn stats(&self) -> SchedulerStats {
         let host_blocks_used = self.host.num_blocks() - self.host.num_free();
         SchedulerStats {
-            running: self.running.len(),
+            running: self.running.len() + self.ending.len(),
             waiting: self.waiting.len(),
             paced: self.paced.len(),
             offloaded: if host_blocks_used > 0 { self.waiting.iter().filter(|s| s.host.is_some()).count() } else { 0 },
@@ -278,18 +293,30 @@ impl Scheduler {
     /// # Errors
     /// One sentence on what is wrong.
     pub fn check_invariants(&self) -> Result<(), String> {
-        self.pool.check_invariants(self.running.iter().chain(&self.waiting).map(|s| &s.block_table))?;
+        self.pool.check_invariants(self.running.iter().chain(&self.waiting).chain(&self.ending).map(|s| &s.block_table))?;
         if let Some(s) = self.waiting.iter().find(|s| !s.block_table.is_empty() || s.num_computed_tokens > 0) {
             return Err(format!("sequence {} waits and holds blocks", s.id.0));
         }
-        for s in &self.running {
-            let written = s.num_computed_tokens..s.num_computed_tokens + s.num_scheduled_tokens;
-            let mut blocks = written.map(|position| s.block_table.blocks()[position / self.pool.block_size()]);
-            if let Some(block) = blocks.find(|&block| self.pool.ref_count(block) != 1) {
-                return Err(format!("sequence {} writes block {}, which is shared", s.id.0, block.0));
+        for flight in &self.in_flight {
+            for share in &flight.shares {
+                // What a preempted one wrote is nobody's.
+                let Some(s) = self.running_index(share.rank).map(|i| &self.running[i]) else { continue };
+                let mut blocks = (share.start..share.end).map(|position| s.block_table.blocks()[position / self.pool.block_size()]);
+                if let Some(block) = blocks.find(|&block| self.pool.ref_count(block) != 1) {
+                    return Err(format!("sequence {} writes block {}, which is shared", s.id.0, block.0));
+                }
+            }
+        }
+        for s in self.running.iter().chain(&self.waiting).chain(&self.ending) {
+            let shares = || self.in_flight.iter().flat_map(|flight| &flight.shares).filter(|share| share.rank == s.rank);
+            let counted = (shares().count(), shares().filter(|share| share.rows > 0).count());
+            if counted != (s.steps_in_flight, s.num_pending) {
+                let booked = (s.steps_in_flight, s.num_pending);
+                return Err(format!("sequence {} has {counted:?} (steps, tokens) in flight, booked as {booked:?}", s.id.0));
             }
         }
         let of_running = self.running.iter().map(|s| (s.owners, true));
+        let of_running = of_running.chain(self.ending.iter().map(|s| (s.owners, !s.block_table.is_empty())));
         self.accounts.check(of_running.chain(self.waiting.iter().map(|s| (s.owners, false))))?;
         let tables = self.waiting.iter().filter_map(|s| s.host.as_ref());
         self.host.check_invariants(tables.flat_map(|table| table.blocks().iter().copied()))?;

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::{Scheduler, running::Sequence};
+use super::{Scheduler, queued::Sequence};
 
 /// How far back a sequence's share of steps is remembered.
 const MEMORY: Duration = Duration::from_secs(1);

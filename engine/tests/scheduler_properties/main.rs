@@ -1,6 +1,7 @@
 //! The scheduler against a fake executor in virtual time: whatever it decides, outputs are what each sequence alone would get,
 //! every sequence finishes and every block comes back.
 
+mod ahead;
 mod behaviour;
 mod caps;
 mod fairness;
@@ -12,8 +13,8 @@ mod simulation;
 use std::{collections::HashMap, time::Duration};
 
 use proptest::prelude::*;
-use simulation::{Link, Request, Scenario, Swing, VOCAB, check_outcome, simulate};
-use tokenflow_engine::scheduler::{Cap, Caps, NgramConfig, Pacing, PacingLaw, SchedulerConfig, SchedulingPolicy};
+use simulation::{Link, Request, Scenario, Swing, VOCAB, check_outcome, simulate, simulate_failures};
+use tokenflow_engine::scheduler::{Cap, Caps, MAX_STEPS_IN_FLIGHT, NgramConfig, Pacing, PacingLaw, SchedulerConfig, SchedulingPolicy};
 
 fn swing() -> impl Strategy<Value = Swing> {
     ([0.0..=1.0f64, 0.0..=1.0f64], 1..300u64).prop_map(|(values, period_ms)| Swing { values, period_ms })
@@ -51,6 +52,7 @@ struct Extras {
     timeout_ms: Option<u64>,
     tenant: Option<&'static str>,
     connection: Option<u64>,
+    reads_history: bool,
 }
 
 prop_compose! {
@@ -58,8 +60,9 @@ prop_compose! {
         shares_prompt_of in prop::option::weighted(0.6, (0..16usize, 0..60usize)), forks in prop_oneof![3 => Just(0usize), 1 => 1..4usize],
         tenant in prop::option::weighted(0.7, prop::sample::select(vec!["a", "b"])), connection in prop::option::weighted(0.8, 1..4u64),
         seed in 0..3u64, priority in -2..3i64, salted in prop::bool::weighted(0.1), timeout_ms in prop::option::weighted(0.1, 0..500u64),
+        reads_history in prop::bool::weighted(0.1),
     ) -> Extras {
-        Extras { shares_prompt_of, forks, seed, priority, salted, timeout_ms, tenant, connection }
+        Extras { shares_prompt_of, forks, seed, priority, salted, timeout_ms, tenant, connection, reads_history }
     }
 }
 
@@ -73,6 +76,7 @@ fn with_extras(requests: Vec<(Request, Extras)>) -> Vec<Request> {
         }
         (request.priority, request.timeout_ms) = (extras.priority, extras.timeout_ms);
         (request.tenant, request.connection) = (extras.tenant, extras.connection);
+        request.reads_history = extras.reads_history;
         request.salt = extras.salted.then_some("salt");
         let leader = all.len() as u64;
         for fork in 0..=extras.forks {
@@ -105,7 +109,8 @@ prop_compose! {
         block_copy_us in prop::sample::select(vec![0u64, 100, 1_000, 1_000_000]),
         enable_prefix_caching in prop::bool::weighted(0.8), by_priority in prop::bool::weighted(0.4),
         long_prefill_token_threshold in prop_oneof![Just(0), 1..40usize], prefill_quantum in prop_oneof![Just(0), 1..40usize],
-        drafts in prop::option::weighted(0.6, (1..8usize, 1..4usize, 0..3usize, 1..12usize)),
+        max_steps_in_flight in 1..=MAX_STEPS_IN_FLIGHT,
+        drafts in prop::option::weighted(0.4, (1..8usize, 1..4usize, 0..3usize, 1..12usize)),
         requests in prop::collection::vec((request(), extras()), 1..12),
     ) -> Scenario {
         let requests = with_extras(requests);
@@ -116,7 +121,7 @@ prop_compose! {
         let config = SchedulerConfig {
             max_num_batched_tokens, max_num_seqs, block_size, num_blocks: pool_tokens.div_ceil(block_size), max_model_len,
             pacing, pacing_law, stream_rate_cap, caps, enable_prefix_caching, policy, long_prefill_token_threshold, prefill_quantum, speculative,
-            num_host_blocks, block_copy_time: Duration::from_micros(block_copy_us),
+            max_steps_in_flight, num_host_blocks, block_copy_time: Duration::from_micros(block_copy_us),
             ..SchedulerConfig::default()
         };
         Scenario { config, factor, requests }
@@ -129,6 +134,13 @@ proptest! {
     #[test]
     fn output_does_not_depend_on_what_the_scheduler_decides(scenario in scenario()) {
         check_outcome(&scenario, &simulate(&scenario, |_, _, _| ()));
+    }
+
+    #[test]
+    fn steps_that_fail_end_their_own_requests_and_no_others_change(
+        scenario in scenario(), failing in prop::collection::vec(0..60u64, 1..4),
+    ) {
+        check_outcome(&scenario, &simulate_failures(&scenario, &failing, |_, _, _| ()));
     }
 
     #[test]

@@ -4,16 +4,17 @@
 //! missing, stale or misplaced token, or a block that two sequences write, changes the output.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     time::Duration,
 };
 
 use tokenflow_engine::{
     kv::BlockId,
-    sampling::{SampledToken, SamplingParams},
+    sampling::{LogitAdjustments, SampledToken, SamplingParams},
     scheduler::{
-        Cap, FinishReason, Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, StepOutput, StepPlan, StreamSignal,
+        Cap, FinishReason, Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, SequenceUpdate, StepOutput, StepPlan,
+        StreamSignal,
         pacing::{MIN_STEP_BUDGET, RATE_CAP_TOLERANCE},
     },
 };
@@ -57,12 +58,15 @@ pub struct FakeExecutor {
     pub block_size: usize,
     pub slots: Vec<Option<(u32, usize)>>,
     pub host_slots: Vec<Option<(u32, usize)>>,
+    /// What the last step sampled, row by row.
+    sampled: Vec<u32>,
 }
 
 impl FakeExecutor {
     pub fn new(config: &SchedulerConfig) -> Self {
         let slots = |num_blocks| vec![None; num_blocks * config.block_size];
-        Self { block_size: config.block_size, slots: slots(config.num_blocks), host_slots: slots(config.num_host_blocks) }
+        let (slots, host_slots) = (slots(config.num_blocks), slots(config.num_host_blocks));
+        Self { block_size: config.block_size, slots, host_slots, sampled: Vec::new() }
     }
 
     /// As a model does in each layer: all tokens write their KV, then every query reads its history.
@@ -82,7 +86,11 @@ impl FakeExecutor {
         }
         let mut written = HashSet::new();
         for s in &plan.sequences {
-            for (i, &token) in s.tokens.iter().enumerate() {
+            let mut tokens = s.tokens.clone();
+            if let Some(row) = s.pending {
+                *tokens.last_mut().unwrap() = self.sampled[row];
+            }
+            for (i, token) in tokens.into_iter().enumerate() {
                 let slot = self.slot(&s.block_table, s.start + i);
                 assert!(written.insert(slot), "slot {slot} is written twice in step {}", plan.step);
                 self.slots[slot] = Some((token, s.start + i));
@@ -98,12 +106,31 @@ impl FakeExecutor {
                 .collect();
             let Some(sample) = &s.sample else { continue };
             assert!(sample.output_position < history.len());
+            assert!(s.pending.is_none() || !sample.params.depends_on_history(), "the host would have to know the token");
+            assert_eq!(sample.history, sample.params.reads_history().then(|| history.clone()));
             for end in history.len() - s.num_draft_tokens..=history.len() {
                 let token = next_token(&history[..end], sample.params.seed);
                 output.sampled.push((s.id, SampledToken { token, logprob: None, top: Vec::new() }));
             }
         }
+        self.sampled = output.sampled.iter().map(|(_, token)| token.token).collect();
         output
+    }
+
+    /// The same where the device fails: all that the step was to write is lost.
+    fn fail(&mut self, plan: &StepPlan) {
+        let size = self.block_size;
+        let block = |index: u32| index as usize * size..(index as usize + 1) * size;
+        plan.offload.iter().for_each(|transfer| self.host_slots[block(transfer.host.0)].fill(None));
+        plan.copies.iter().for_each(|copy| self.slots[block(copy.to.0)].fill(None));
+        plan.onload.iter().for_each(|transfer| self.slots[block(transfer.device.0)].fill(None));
+        for s in &plan.sequences {
+            for position in s.start..s.start + s.tokens.len() {
+                let slot = self.slot(&s.block_table, position);
+                self.slots[slot] = None;
+            }
+        }
+        self.sampled.clear();
     }
 
     pub fn slot(&self, block_table: &[BlockId], position: usize) -> usize {
@@ -214,6 +241,8 @@ pub struct Request {
     pub timeout_ms: Option<u64>,
     pub tenant: Option<&'static str>,
     pub connection: Option<u64>,
+    /// Its tokens depend on those before them in a way that the host has to see.
+    pub reads_history: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -230,12 +259,17 @@ impl Scenario {
 
     pub fn sequence(&self, i: usize) -> NewSequence {
         let request = &self.requests[i];
+        let penalty = LogitAdjustments { repetition_penalty: 1.1, ..LogitAdjustments::default() };
         NewSequence {
             id: SequenceId(i as u64),
             prompt: request.prompt.clone(),
             max_tokens: request.max_tokens,
             stop_token_ids: if request.stops { vec![STOP_TOKEN] } else { Vec::new() },
-            sampling: SamplingParams { seed: request.seed, ..SamplingParams::greedy() },
+            sampling: SamplingParams {
+                seed: request.seed,
+                adjustments: request.reads_history.then(|| penalty.into()),
+                ..SamplingParams::greedy()
+            },
             streamed: request.streamed,
             arrival: Duration::from_millis(request.arrival_ms),
             priority: request.priority,
@@ -254,9 +288,14 @@ pub struct Outcome {
     pub outputs: BTreeMap<u64, (Vec<u32>, Option<FinishReason>)>,
     pub cancelled: HashSet<u64>,
     pub expired: HashSet<u64>,
+    /// In a step that failed.
+    pub failed: HashSet<u64>,
     /// In order of their first token's computation.
     pub first_scheduled: Vec<u64>,
     pub steps: usize,
+    /// Steps that were planned while another was in flight, and their sequences whose last token was not known.
+    pub steps_ahead: usize,
+    pub pending: usize,
     /// By sequence.
     pub preemptions: BTreeMap<u64, u32>,
     pub paced_steps: usize,
@@ -279,78 +318,156 @@ pub struct Outcome {
     pub token_times: BTreeMap<u64, Vec<Duration>>,
 }
 
+/// A step that the fake device has: what comes of it, and when.
+struct Submitted {
+    plan: StepPlan,
+    /// `None` where the device fails.
+    output: Option<StepOutput>,
+    done: Duration,
+}
+
 /// Drives the scheduler as the engine does, checking after every call what must always hold.
-pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duration, &FakeNetwork)) -> Outcome {
+pub fn simulate(scenario: &Scenario, inspect: impl FnMut(&Scheduler, Duration, &FakeNetwork)) -> Outcome {
+    simulate_failures(scenario, &[], inspect)
+}
+
+/// The same with a device that fails in some steps.
+pub fn simulate_failures(scenario: &Scenario, failing: &[u64], inspect: impl FnMut(&Scheduler, Duration, &FakeNetwork)) -> Outcome {
     let config = &scenario.config;
-    let mut scheduler = Scheduler::new(config.clone());
-    let mut executor = FakeExecutor::new(config);
-    let mut network = FakeNetwork::new(scenario.factor);
-    let mut outcome = Outcome::default();
-    let mut arrived_at_step = HashMap::new();
-    let mut now = Duration::ZERO;
-    let mut owners_tokens = HashMap::new();
     let mut to_come: Vec<usize> = (0..scenario.requests.len()).collect();
     to_come.sort_by_key(|&i| scenario.requests[i].arrival_ms);
     to_come.reverse();
+    Run {
+        scenario,
+        failing,
+        inspect,
+        scheduler: Scheduler::new(config.clone()),
+        executor: FakeExecutor::new(config),
+        network: FakeNetwork::new(scenario.factor),
+        outcome: Outcome::default(),
+        arrived_at_step: HashMap::new(),
+        now: Duration::ZERO,
+        owners_tokens: HashMap::new(),
+        to_come,
+        in_flight: VecDeque::new(),
+    }
+    .run()
+}
 
-    for _ in 0..200_000 {
-        while let Some(&i) = to_come.last().filter(|&&i| scenario.requests[i].arrival_ms <= now.as_millis() as u64) {
-            to_come.pop();
+struct Run<'a, Inspect> {
+    scenario: &'a Scenario,
+    failing: &'a [u64],
+    inspect: Inspect,
+    scheduler: Scheduler,
+    executor: FakeExecutor,
+    network: FakeNetwork,
+    outcome: Outcome,
+    arrived_at_step: HashMap<u64, usize>,
+    now: Duration,
+    owners_tokens: HashMap<Owner<'a>, (Duration, u32)>,
+    to_come: Vec<usize>,
+    in_flight: VecDeque<Submitted>,
+}
+
+impl<Inspect: FnMut(&Scheduler, Duration, &FakeNetwork)> Run<'_, Inspect> {
+    fn run(mut self) -> Outcome {
+        for _ in 0..200_000 {
+            self.arrive();
+            self.cancel_due(false);
+            self.expire();
+            self.scheduler.check_invariants().unwrap();
+            if self.scheduler.is_empty() && self.to_come.is_empty() {
+                while !self.in_flight.is_empty() {
+                    self.collect();
+                }
+                return self.end();
+            }
+            (self.inspect)(&self.scheduler, self.now, &self.network);
+            let counting = CountingNetwork { network: &self.network, asked: Default::default() };
+            match self.scheduler.plan(self.now, &counting) {
+                Some(plan) => {
+                    assert!(counting.asked.borrow().values().all(|&times| times == 1), "asked twice of one stream");
+                    self.submit(plan);
+                    if self.in_flight.len() == self.scenario.config.max_steps_in_flight {
+                        self.collect();
+                    }
+                }
+                None if !self.in_flight.is_empty() => self.collect(),
+                None => self.wait(),
+            }
+        }
+        panic!("not done after {} steps at {:?}: {:?}", self.outcome.steps, self.now, self.scheduler.stats());
+    }
+
+    fn end(mut self) -> Outcome {
+        let stats = self.scheduler.stats();
+        assert_eq!((stats.running, stats.waiting), (0, 0));
+        assert_eq!(stats.kv_blocks_used, 0, "all blocks come back");
+        assert_eq!(stats.host_blocks_used, 0, "all host blocks come back");
+        self.outcome.accepted_drafts = stats.accepted_draft_tokens;
+        (self.outcome.offloaded, self.outcome.onloaded) = (stats.offloaded_blocks, stats.onloaded_blocks);
+        self.outcome
+    }
+
+    fn arrive(&mut self) {
+        let Self { scenario, scheduler, outcome, .. } = self;
+        while let Some(&i) = self.to_come.last().filter(|&&i| scenario.requests[i].arrival_ms <= self.now.as_millis() as u64) {
+            self.to_come.pop();
             if scheduler.add(scenario.sequence(i)).is_ok() {
                 outcome.outputs.insert(i as u64, (Vec::new(), None));
-                arrived_at_step.insert(i as u64, outcome.steps);
+                self.arrived_at_step.insert(i as u64, outcome.steps);
                 if let Some(link) = &scenario.requests[i].link {
-                    network.links.insert(SequenceId(i as u64), (link.clone(), 0.0));
+                    self.network.links.insert(SequenceId(i as u64), (link.clone(), 0.0));
                 }
             }
         }
-        let cancel_due = |outcome: &mut Outcome, scheduler: &mut Scheduler, in_step: bool| {
-            for (i, request) in scenario.requests.iter().enumerate() {
-                let due = !outcome.expired.contains(&(i as u64))
-                    && request
-                        .cancel_after_ms
-                        .is_some_and(|(after, within)| within == in_step && Duration::from_millis(request.arrival_ms + after) <= now);
-                let id = i as u64;
-                if due && outcome.outputs.get(&id).is_some_and(|(_, finish)| finish.is_none()) && outcome.cancelled.insert(id) {
-                    assert!(scheduler.cancel(SequenceId(id)), "sequence {id} is here to be cancelled");
-                    assert!(!scheduler.cancel(SequenceId(id)), "sequence {id} is cancelled once");
-                }
+    }
+
+    fn cancel_due(&mut self, in_step: bool) {
+        let Self { scheduler, outcome, .. } = self;
+        for (i, request) in self.scenario.requests.iter().enumerate() {
+            let id = i as u64;
+            let due = !outcome.expired.contains(&id)
+                && !outcome.failed.contains(&id)
+                && request
+                    .cancel_after_ms
+                    .is_some_and(|(after, within)| within == in_step && Duration::from_millis(request.arrival_ms + after) <= self.now);
+            if due && outcome.outputs.get(&id).is_some_and(|(_, finish)| finish.is_none()) && outcome.cancelled.insert(id) {
+                assert!(scheduler.cancel(SequenceId(id)), "sequence {id} is here to be cancelled");
+                assert!(!scheduler.cancel(SequenceId(id)), "sequence {id} is cancelled once");
             }
-        };
-        cancel_due(&mut outcome, &mut scheduler, false);
-        let used = scheduler.stats().kv_blocks_used;
-        let expired = scheduler.expire(now);
+        }
+    }
+
+    fn expire(&mut self) {
+        let used = self.scheduler.stats().kv_blocks_used;
+        let expired = self.scheduler.expire(self.now);
         for expired in &expired {
-            let request = &scenario.requests[expired.id.0 as usize];
-            assert!(request.timeout_ms.is_some_and(|timeout| Duration::from_millis(request.arrival_ms + timeout) <= now));
-            assert!(outcome.expired.insert(expired.id.0), "it expires once");
-            assert_eq!(outcome.outputs[&expired.id.0].0.len(), expired.output_tokens);
+            let request = &self.scenario.requests[expired.id.0 as usize];
+            assert!(request.timeout_ms.is_some_and(|timeout| Duration::from_millis(request.arrival_ms + timeout) <= self.now));
+            assert!(!self.outcome.cancelled.contains(&expired.id.0), "who has been cancelled is gone");
+            assert!(self.outcome.expired.insert(expired.id.0), "it expires once");
+            assert_eq!(self.outcome.outputs[&expired.id.0].0.len(), expired.output_tokens);
         }
-        assert!(expired.is_empty() || scheduler.stats().kv_blocks_used <= used);
-        scheduler.check_invariants().unwrap();
-        if scheduler.is_empty() && to_come.is_empty() {
-            let stats = scheduler.stats();
-            assert_eq!(stats.kv_blocks_used, 0, "all blocks come back");
-            assert_eq!(stats.host_blocks_used, 0, "all host blocks come back");
-            outcome.accepted_drafts = stats.accepted_draft_tokens;
-            (outcome.offloaded, outcome.onloaded) = (stats.offloaded_blocks, stats.onloaded_blocks);
-            return outcome;
-        }
-        inspect(&scheduler, now, &network);
-        let counting = CountingNetwork { network: &network, asked: Default::default() };
-        let Some(plan) = scheduler.plan(now, &counting) else {
-            scheduler.check_invariants().unwrap();
-            let arrival = to_come.last().map(|&i| Duration::from_millis(scenario.requests[i].arrival_ms));
-            let wakeup = scheduler.next_wakeup(now);
-            let next = [arrival, wakeup, scheduler.next_deadline()].into_iter().flatten().min();
-            let next = next.unwrap_or_else(|| panic!("nothing runs and nothing will: {:?}", scheduler.stats()));
-            assert!(next > now, "the wake-up is in the future");
-            network.deliver(next);
-            now = next;
-            continue;
-        };
-        assert!(counting.asked.borrow().values().all(|&times| times == 1), "asked twice of one stream");
-        check_plan(&plan, config, network.health_factor(), &scheduler);
+        assert!(expired.is_empty() || self.scheduler.stats().kv_blocks_used <= used);
+    }
+
+    /// Nothing can run: until something can.
+    fn wait(&mut self) {
+        self.scheduler.check_invariants().unwrap();
+        let arrival = self.to_come.last().map(|&i| Duration::from_millis(self.scenario.requests[i].arrival_ms));
+        let wakeup = self.scheduler.next_wakeup(self.now);
+        let next = [arrival, wakeup, self.scheduler.next_deadline()].into_iter().flatten().min();
+        let next = next.unwrap_or_else(|| panic!("nothing runs and nothing will: {:?}", self.scheduler.stats()));
+        assert!(next > self.now, "the wake-up is in the future");
+        self.network.deliver(next);
+        self.now = next;
+    }
+
+    /// The device takes a step, and has it done some time after it was done with the one before.
+    fn submit(&mut self, plan: StepPlan) {
+        let Self { scheduler, outcome, .. } = self;
+        check_plan(&plan, &self.scenario.config, self.network.health_factor(), scheduler);
         let stats = scheduler.stats();
         assert!(stats.parked <= stats.running && stats.tenant_capped + stats.connection_capped <= stats.waiting, "{stats:?}");
         scheduler.check_invariants().unwrap();
@@ -358,55 +475,86 @@ pub fn simulate(scenario: &Scenario, mut inspect: impl FnMut(&Scheduler, Duratio
         outcome.computed_tokens += plan.num_tokens();
         outcome.copies += plan.copies.len();
         if !plan.offload.is_empty() {
-            outcome.offloaded_at.get_or_insert(now);
+            outcome.offloaded_at.get_or_insert(self.now);
         }
         if plan.step.is_multiple_of(16) {
             let json = serde_json::to_string(&plan).unwrap();
             assert_eq!(serde_json::from_str::<StepPlan>(&json).unwrap(), plan, "a plan is data");
         }
         outcome.plans = hash(outcome.plans, &plan);
-        outcome.paced_steps += scheduler.stats().paced;
+        outcome.paced_steps += stats.paced;
+        outcome.steps_ahead += usize::from(!self.in_flight.is_empty());
         for s in &plan.sequences {
             assert!(!scheduler.is_paced(s.id));
+            assert!(s.pending.is_none() || !self.in_flight.is_empty(), "a token is known once its step is back");
+            outcome.pending += usize::from(s.pending.is_some());
             if !outcome.first_scheduled.contains(&s.id.0) {
                 outcome.first_scheduled.push(s.id.0);
             }
         }
-
-        let output = executor.execute(&plan);
-        let held_before = scheduler.stats().kv_blocks_used;
-        let outside = |s: &Scheduler| s.stats().running - plan.sequences.len();
-        let (outside_before, cancelled_before) = (outside(&scheduler), outcome.cancelled.len());
-        cancel_due(&mut outcome, &mut scheduler, true);
-        if outcome.cancelled.len() > cancelled_before && outside_before == 0 {
-            assert_eq!(scheduler.stats().kv_blocks_used, held_before, "nothing of a step is freed before it comes back");
-        }
-        let done = now + Duration::from_micros(500 + 100 * plan.num_tokens() as u64);
-        network.deliver(done);
-        now = done;
-        for update in scheduler.apply(&plan, output, now) {
-            assert!(!outcome.cancelled.contains(&update.id.0), "no update after a cancel");
-            assert!(!outcome.expired.contains(&update.id.0), "no update after the deadline");
-            assert_eq!(update.cached_tokens.is_some(), update.queued.is_some());
-            outcome.cached_tokens.extend(update.cached_tokens.map(|cached| (update.id.0, cached)));
-            let (tokens, finish) = outcome.outputs.get_mut(&update.id.0).unwrap();
-            assert!(finish.is_none(), "no update after the last");
-            assert_eq!(update.queued.is_some(), tokens.is_empty());
-            if tokens.is_empty() {
-                outcome.steps_to_first_token.insert(update.id.0, outcome.steps - arrived_at_step[&update.id.0]);
+        let fails = self.failing.contains(&plan.step) || self.in_flight.iter().any(|step| step.output.is_none());
+        let output = match fails {
+            true => {
+                self.executor.fail(&plan);
+                None
             }
-            tokens.push(update.token.token);
-            check_rates(scenario, update.id, now, &mut owners_tokens);
-            *finish = update.finish;
-            outcome.preemptions.insert(update.id.0, update.preemptions);
-            outcome.token_times.entry(update.id.0).or_default().push(now);
-            if let Some((_, undelivered)) = network.links.get_mut(&update.id) {
-                *undelivered += f64::from(CHUNK_BYTES);
-            }
-        }
-        scheduler.check_invariants().unwrap();
+            false => Some(self.executor.execute(&plan)),
+        };
+        let idle_at = self.in_flight.back().map_or(self.now, |step| step.done);
+        let done = idle_at + Duration::from_micros(500 + 100 * plan.num_tokens() as u64);
+        self.in_flight.push_back(Submitted { plan, output, done });
     }
-    panic!("not done after {} steps at {now:?}: {:?}", outcome.steps, scheduler.stats());
+
+    /// The oldest step comes back.
+    fn collect(&mut self) {
+        let Some(Submitted { plan, output, done }) = self.in_flight.pop_front() else { return };
+        let is_alone = self.scenario.config.max_steps_in_flight == 1;
+        let held_before = self.scheduler.stats().kv_blocks_used;
+        let outside_before = is_alone.then(|| self.scheduler.stats().running - plan.sequences.len());
+        let cancelled_before = self.outcome.cancelled.len();
+        self.cancel_due(true);
+        if self.outcome.cancelled.len() > cancelled_before && outside_before == Some(0) {
+            assert_eq!(self.scheduler.stats().kv_blocks_used, held_before, "nothing of a step is freed before it comes back");
+        }
+        self.scheduler.check_invariants().unwrap();
+        self.network.deliver(done);
+        self.now = done;
+        match output {
+            Some(output) => self.scheduler.apply(&plan, output, done).into_iter().for_each(|update| self.take(update)),
+            None => {
+                for id in self.scheduler.fail_step(plan.step) {
+                    assert!(!self.outcome.cancelled.contains(&id.0) && !self.outcome.expired.contains(&id.0), "who is gone does not fail");
+                    assert!(self.outcome.outputs[&id.0].1.is_none() && self.outcome.failed.insert(id.0), "it fails once, before its end");
+                }
+                // What was submitted after it comes to nothing.
+                self.in_flight.clear();
+            }
+        }
+        self.scheduler.check_invariants().unwrap();
+    }
+
+    fn take(&mut self, update: SequenceUpdate) {
+        let (outcome, id) = (&mut self.outcome, update.id.0);
+        for gone in [&outcome.cancelled, &outcome.expired, &outcome.failed] {
+            assert!(!gone.contains(&id), "no update for a sequence that is gone");
+        }
+        assert_eq!(update.cached_tokens.is_some(), update.queued.is_some());
+        outcome.cached_tokens.extend(update.cached_tokens.map(|cached| (id, cached)));
+        let (tokens, finish) = outcome.outputs.get_mut(&id).unwrap();
+        assert!(finish.is_none(), "no update after the last");
+        assert_eq!(update.queued.is_some(), tokens.is_empty());
+        if tokens.is_empty() {
+            outcome.steps_to_first_token.insert(id, outcome.steps - self.arrived_at_step[&id]);
+        }
+        tokens.push(update.token.token);
+        check_rates(self.scenario, update.id, self.now, &mut self.owners_tokens);
+        *finish = update.finish;
+        outcome.preemptions.insert(id, update.preemptions);
+        outcome.token_times.entry(id).or_default().push(self.now);
+        if let Some((_, undelivered)) = self.network.links.get_mut(&update.id) {
+            *undelivered += f64::from(CHUNK_BYTES);
+        }
+    }
 }
 
 fn hash(before: u64, plan: &StepPlan) -> u64 {
@@ -416,7 +564,7 @@ fn hash(before: u64, plan: &StepPlan) -> u64 {
         transfers.iter().map(|transfer| (transfer.device, transfer.host)).collect::<Vec<_>>().hash(&mut hasher);
     }
     for s in &plan.sequences {
-        (s.id, &s.tokens, s.start, &s.block_table, s.sample.is_some(), s.num_draft_tokens).hash(&mut hasher);
+        (s.id, &s.tokens, s.start, &s.block_table, s.sample.is_some(), s.num_draft_tokens, s.pending).hash(&mut hasher);
     }
     hasher.finish()
 }
@@ -471,7 +619,7 @@ pub fn check_outcome(scenario: &Scenario, outcome: &Outcome) {
             continue;
         };
         let (expected, reason) = reference(request, scenario.limit());
-        if outcome.cancelled.contains(&(i as u64)) || outcome.expired.contains(&(i as u64)) {
+        if [&outcome.cancelled, &outcome.expired, &outcome.failed].iter().any(|ids| ids.contains(&(i as u64))) {
             assert_eq!(tokens[..], expected[..tokens.len()], "sequence {i}, cut short");
         } else {
             assert_eq!((tokens, *finish), (&expected, Some(reason)), "sequence {i}");

@@ -27,7 +27,7 @@ use crate::{
     health::Links,
     metrics::EngineMetrics,
     model::GenerationDefaults,
-    scheduler::{Scheduler, SchedulerConfig},
+    scheduler::{MAX_STEPS_IN_FLIGHT, Scheduler, SchedulerConfig},
     tokenizer::Tokenizer,
 };
 
@@ -123,6 +123,7 @@ fn scheduler_config(config: &EngineConfig, placed: &Placed, embeds: bool) -> Sch
         max_num_seqs: config.max_num_seqs,
         block_size: config.block_size,
         num_blocks: placed.cache.num_blocks,
+        max_steps_in_flight: if config.async_scheduling { placed.executor.max_in_flight().clamp(1, MAX_STEPS_IN_FLIGHT) } else { 1 },
         num_host_blocks: placed.cache.num_host_blocks,
         block_copy_time: placed.block_copy_time,
         // A vector leaves no token behind, so that a prompt may fill the context.

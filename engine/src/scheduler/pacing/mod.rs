@@ -1,4 +1,4 @@
-//! How the health of links becomes a budget, a share and each stream's credit (DESIGN section 4). Pure functions of signals and time.
+//! How the health of links becomes a budget, a share and each stream's credit. Pure functions of signals and time.
 //!
 //! `share` scales what a step may hold; `law` says how much output a stream may add now, by one of several control laws (`window`,
 //! `token_bucket`, `aimd`); `stream` asks it for one stream, step by step. A new law is a file and a line in `law`.
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use law::PacingLaw;
 pub use share::{prefill_chunk, step_budget};
-pub(super) use stream::{StreamPacing, Wait};
+pub(super) use stream::{Pending, StreamPacing, Wait};
 
 /// In every mode a stream with this much undelivered output sits steps out: a slow reader costs bounded memory.
 pub const MAX_UNDELIVERED_BYTES: u64 = 1 << 20;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    MAX_UNDELIVERED_BYTES, MIN_WINDOW_CHUNKS, PacingLaw, StreamPacing,
+    MAX_UNDELIVERED_BYTES, MIN_WINDOW_CHUNKS, PacingLaw, Pending, StreamPacing,
     law::{Law, LawState},
 };
 use crate::scheduler::{Pacing, StreamSignal};
@@ -34,7 +34,7 @@ proptest! {
         let mut now = Duration::ZERO;
         for ((gap_us, signal), spent) in looks {
             now += Duration::from_micros(gap_us);
-            let wait = stream.look(Pacing::PerConnection, now, || Some(signal));
+            let wait = stream.look(Pacing::PerConnection, now, Pending::default(), || Some(signal));
             let chunk = u64::from(signal.chunk_bytes.max(1));
             let most = MAX_UNDELIVERED_BYTES.saturating_sub(signal.undelivered_bytes).div_ceil(chunk);
             prop_assert!(stream.credit_tokens as u64 <= most, "{} tokens, room for {most}", stream.credit_tokens);
@@ -72,7 +72,7 @@ proptest! {
         let usual = |signal: StreamSignal| StreamSignal { chunk_bytes: 200, ..signal };
         for ((gap_us, signal), runs) in looks {
             now += Duration::from_micros(gap_us);
-            if stream.look(Pacing::PerConnection, now, || Some(usual(signal))).is_none() && runs {
+            if stream.look(Pacing::PerConnection, now, Pending::default(), || Some(usual(signal))).is_none() && runs {
                 stream.token_sent(None, now);
             }
         }
@@ -81,7 +81,7 @@ proptest! {
         };
         let (end, mut tokens) = (now + Duration::from_secs(1), 0);
         while now < end {
-            match stream.look(Pacing::PerConnection, now, || Some(delivered)) {
+            match stream.look(Pacing::PerConnection, now, Pending::default(), || Some(delivered)) {
                 None => {
                     tokens += 1;
                     stream.token_sent(None, now);

@@ -27,6 +27,14 @@ pub(in crate::scheduler) struct StreamPacing {
     pub(in crate::scheduler) credit_tokens: usize,
 }
 
+/// Output of steps in flight, which nobody has yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(in crate::scheduler) struct Pending {
+    pub(in crate::scheduler) tokens: usize,
+    /// What they will be charged to.
+    pub(in crate::scheduler) rate_cap: Option<f64>,
+}
+
 /// Why a stream sits a step out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::scheduler) struct Wait {
@@ -56,14 +64,20 @@ impl StreamPacing {
         }
     }
 
-    /// Decides whether the stream runs now: `None`, or why not. `signal` is asked only where it matters.
+    /// Decides whether the stream runs now: `None`, or why not. `signal` is asked only where it matters. A pending token counts as sent
+    /// now, and as a chunk of its own that is not delivered.
     pub(in crate::scheduler) fn look(
         &mut self,
         pacing: Pacing,
         now: Duration,
+        pending: Pending,
         signal: impl FnOnce() -> Option<StreamSignal>,
     ) -> Option<Wait> {
-        let capped_until = self.next_token.saturating_sub(RATE_CAP_TOLERANCE);
+        let next_token = match pending.rate_cap.filter(|_| pending.tokens > 0) {
+            Some(rate) => self.next_token.max(now).saturating_add(interval(rate).saturating_mul(pending.tokens as u32)),
+            None => self.next_token,
+        };
+        let capped_until = next_token.saturating_sub(RATE_CAP_TOLERANCE);
         let wait = if now < capped_until {
             Some(Wait { until: capped_until, for_credit: false })
         } else {
@@ -71,7 +85,7 @@ impl StreamPacing {
             self.credit_tokens = signal().map_or(usize::MAX, |signal| {
                 let credit = self.credit(pacing, now, &signal);
                 look_again_after = credit.look_again_after;
-                credit.bytes.div_ceil(self.chunk_bytes) as usize
+                (credit.bytes.div_ceil(self.chunk_bytes) as usize).saturating_sub(pending.tokens)
             });
             (self.credit_tokens == 0).then(|| Wait { until: now + look_again_after, for_credit: true })
         };
@@ -97,10 +111,14 @@ impl StreamPacing {
     pub(in crate::scheduler) fn token_sent(&mut self, rate_cap: Option<f64>, now: Duration) {
         self.law.spend(self.chunk_bytes);
         if let Some(rate) = rate_cap {
-            let interval = Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX);
-            self.next_token = self.next_token.max(now).saturating_add(interval);
+            self.next_token = self.next_token.max(now).saturating_add(interval(rate));
         }
     }
+}
+
+/// From one token to the next.
+fn interval(rate: f64) -> Duration {
+    Duration::try_from_secs_f64(rate.recip()).unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -113,7 +131,7 @@ mod tests {
     fn a_full_window_sits_out_and_is_looked_at_again() {
         let mut stream = StreamPacing::default();
         let look = |stream: &mut StreamPacing, undelivered_bytes, ms| {
-            stream.look(Pacing::PerConnection, Duration::from_millis(ms), || {
+            stream.look(Pacing::PerConnection, Duration::from_millis(ms), Pending::default(), || {
                 Some(StreamSignal {
                     health: 1.0,
                     undelivered_bytes,
@@ -138,7 +156,7 @@ mod tests {
             let mut stream = StreamPacing::default();
             let (mut now, mut sent) = (Duration::ZERO, 0u32);
             for step in steps {
-                match stream.look(Pacing::Off, now, || None) {
+                match stream.look(Pacing::Off, now, Pending::default(), || None) {
                     None => {
                         sent += 1;
                         stream.token_sent(Some(rate), now);
@@ -149,9 +167,9 @@ mod tests {
                     Some(wait) => {
                         prop_assert!(!wait.for_credit && stream.paced_since.is_none(), "a cap says nothing of the link");
                         let early = wait.until.saturating_sub(Duration::from_nanos(1));
-                        prop_assert!(early <= now || stream.look(Pacing::Off, early, || None).is_some());
+                        prop_assert!(early <= now || stream.look(Pacing::Off, early, Pending::default(), || None).is_some());
                         now = wait.until;
-                        prop_assert_eq!(stream.look(Pacing::Off, now, || None), None);
+                        prop_assert_eq!(stream.look(Pacing::Off, now, Pending::default(), || None), None);
                     }
                 }
             }

@@ -1,16 +1,23 @@
+//! A sequence as the queues hold it: what it is, how far it has got, and what it takes of steps.
+//!
+//! Steps in flight count as done in all that says how far it has got; only their tokens are not known.
+
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    ExpiryCause, FinishReason, Network, NewSequence, Pacing, PromptScores, SampleRequest, ScheduledSequence, SequenceId, SequenceUpdate,
-    StreamSignal,
+    ExpiryCause, FinishReason, Network, NewSequence, Pacing, PromptScores, SampleRequest, ScheduledSequence, SchedulerConfig, SequenceId,
+    SequenceUpdate, StreamSignal,
     caps::{Accounts, Owners},
     offload::HostTable,
-    pacing::{StreamPacing, Wait},
+    pacing::{Pending, StreamPacing, Wait},
 };
 use crate::{
     kv::{BlockPool, BlockTable, CacheScope, HostPool},
     sampling::{SampledToken, SamplingParams, ScoredToken},
 };
+
+/// Stands for a token that is not known yet.
+const PLACEHOLDER: u32 = 0;
 
 /// Who goes first: the lowest. Both queues are sorted by it, so that preemption never costs a sequence its turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,8 +40,15 @@ pub(super) struct Fork {
 pub(super) struct Sequence {
     pub(super) id: SequenceId,
     pub(super) rank: Rank,
-    /// The prompt and what has been generated. All but the last are computed while it decodes.
+    /// The prompt and what has been generated, as far as it is known. All but the last are computed while it decodes.
     pub(super) tokens: Vec<u32>,
+    /// Tokens that follow them, which steps in flight will have sampled, and those of them that its owners have yet to be charged for.
+    pub(super) num_pending: usize,
+    pub(super) num_uncharged: usize,
+    /// The row of the latest of these among those of its step.
+    pub(super) pending_row: usize,
+    /// Steps in flight that it has a share of.
+    pub(super) steps_in_flight: usize,
     num_prompt_tokens: usize,
     /// It ends when it has this many tokens.
     max_len: usize,
@@ -52,7 +66,7 @@ pub(super) struct Sequence {
     pub(super) num_forks: usize,
     /// Prompt tokens that were found when it was first scheduled.
     pub(super) num_cached_tokens: usize,
-    /// Number of `tokens` whose KV is stored in `block_table`.
+    /// Number of tokens whose KV is stored in `block_table`, once the steps in flight are done.
     pub(super) num_computed_tokens: usize,
     /// Covers `tokens` while running, so that a prompt once admitted never stops half-way for want of blocks.
     pub(super) block_table: BlockTable,
@@ -66,9 +80,9 @@ pub(super) struct Sequence {
     pub(super) deliverable: f64,
     /// Since when others have been let past it because its link carries little.
     pub(super) passed_over_since: Option<Duration>,
-    /// Tokens that the step being planned, or in flight, computes; the last `drafts.len()` of them are drafts.
+    /// Tokens that the step being planned computes; the last `drafts.len()` of them are drafts.
     pub(super) num_scheduled_tokens: usize,
-    /// Guesses at the tokens after `tokens`, for the step being planned or in flight.
+    /// Guesses at the tokens after `tokens`, for the step being planned.
     pub(super) drafts: Vec<u32>,
     /// Most tokens of its next draft: fewer after guesses that failed.
     pub(super) draft_limit: usize,
@@ -79,6 +93,8 @@ pub(super) struct Sequence {
     pub(super) preemptions: u32,
     /// Cancelled while in a step; it goes when the step is done.
     pub(super) cancelled: bool,
+    /// It has ended, and goes when its step has been taken in.
+    pub(super) is_done: bool,
     pub(super) pacing: StreamPacing,
     /// Whose caps bind it.
     pub(super) owners: Owners,
@@ -99,6 +115,10 @@ impl Sequence {
             num_prompt_tokens: new.prompt.len(),
             max_len: (new.prompt.len().saturating_add(new.max_tokens.max(1))).min(limit),
             tokens: new.prompt,
+            num_pending: 0,
+            num_uncharged: 0,
+            pending_row: 0,
+            steps_in_flight: 0,
             stop_token_ids: new.stop_token_ids,
             sampling: new.sampling,
             streamed: new.streamed,
@@ -124,6 +144,7 @@ impl Sequence {
             prompt_logprobs: Vec::new(),
             preemptions: 0,
             cancelled: false,
+            is_done: false,
             pacing: StreamPacing::default(),
             owners,
             is_prepaid: false,
@@ -140,9 +161,29 @@ impl Sequence {
         self.tokens.len() - self.num_prompt_tokens
     }
 
+    /// Its length once the steps in flight are done.
+    pub(super) fn num_tokens(&self) -> usize {
+        self.tokens.len() + self.num_pending
+    }
+
     /// Tokens still to be computed before the next can be sampled: 1 while it decodes.
     pub(super) fn num_uncomputed_tokens(&self) -> usize {
-        self.tokens.len() - self.num_computed_tokens
+        self.num_tokens() - self.num_computed_tokens
+    }
+
+    /// Whether a step in flight samples the last token that it can have.
+    pub(super) fn ends_in_flight(&self) -> bool {
+        self.num_pending > 0 && self.num_tokens() >= self.max_len
+    }
+
+    /// Whether the tokens so far must be known where the next is sampled.
+    pub(super) fn needs_known_tokens(&self) -> bool {
+        self.sampling.depends_on_history()
+    }
+
+    /// Whether its prompt is scored.
+    pub(super) fn reads_prompt_logits(&self) -> bool {
+        self.sampling.reads_prompt_logits()
     }
 
     /// When its time is up.
@@ -171,7 +212,7 @@ impl Sequence {
         self.pacing.sits_out || self.is_capped
     }
 
-    /// Tokens that the step in flight samples for it: none, one, or one more than it has drafts.
+    /// Tokens that the step being planned samples for it: none, one, or one more than it has drafts.
     pub(super) fn num_sampled_rows(&self) -> usize {
         let known = self.num_scheduled_tokens - self.drafts.len();
         if known > 0 && known == self.num_uncomputed_tokens() { self.drafts.len() + 1 } else { 0 }
@@ -179,7 +220,7 @@ impl Sequence {
 
     /// Most drafts that make sense: the token after the last must be within its length and its link's credit.
     pub(super) fn max_drafts(&self) -> usize {
-        if self.sampling.depends_on_history() {
+        if self.needs_known_tokens() || self.num_pending > 0 {
             return 0;
         }
         let length = self.max_len.saturating_sub(self.tokens.len() + 1);
@@ -188,7 +229,7 @@ impl Sequence {
 
     /// Whether blocks that are known already may stand for its own.
     pub(super) fn looks_up_prefix(&self) -> bool {
-        !self.sampling.reads_prompt_logits() || self.num_output_tokens() > 0
+        !self.reads_prompt_logits() || self.num_output_tokens() > 0
     }
 
     /// Whether it has been sitting steps out for want of credit for at least so long.
@@ -197,13 +238,14 @@ impl Sequence {
     }
 
     /// Whether it sits the next step out: `None`, or why. Work that is not streamed is never paced. Steps take about `step_time`.
-    pub(super) fn look(&mut self, pacing: Pacing, now: Duration, step_time: Duration, network: &dyn Network) -> Option<Wait> {
+    pub(super) fn look(&mut self, config: &SchedulerConfig, now: Duration, step_time: Duration, network: &dyn Network) -> Option<Wait> {
         if !self.streamed {
             return None;
         }
         let mut signal = None;
-        let id = self.id;
-        let wait = self.pacing.look(pacing, now, || {
+        let (id, pacing) = (self.id, config.pacing);
+        let pending = Pending { tokens: self.num_pending, rate_cap: config.stream_rate_cap };
+        let wait = self.pacing.look(pacing, now, pending, || {
             signal = network.stream(id);
             signal
         });
@@ -216,10 +258,15 @@ impl Sequence {
     pub(super) fn scheduled(&self, pool: &BlockPool) -> ScheduledSequence {
         let start = self.num_computed_tokens;
         let end = start + self.num_scheduled_tokens;
-        let sample = (self.num_sampled_rows() > 0).then(|| SampleRequest::after(&self.sampling, &self.tokens, self.num_output_tokens()));
+        let output_position = self.num_output_tokens() + self.num_pending;
+        let sample = (self.num_sampled_rows() > 0).then(|| SampleRequest::after(&self.sampling, &self.tokens, output_position));
         let mut tokens = Vec::with_capacity(self.num_scheduled_tokens);
-        tokens.extend(&self.tokens[start..end - self.drafts.len()]);
-        tokens.extend(&self.drafts);
+        if self.num_pending > 0 {
+            tokens.push(PLACEHOLDER);
+        } else {
+            tokens.extend(&self.tokens[start..end - self.drafts.len()]);
+            tokens.extend(&self.drafts);
+        }
         ScheduledSequence {
             id: self.id,
             tokens,
@@ -227,7 +274,7 @@ impl Sequence {
             block_table: self.block_table.blocks()[..pool.blocks_for(end)].to_vec(),
             sample,
             num_draft_tokens: self.drafts.len(),
-            pending: None,
+            pending: (self.num_pending > 0).then_some(self.pending_row),
         }
     }
 
@@ -261,16 +308,16 @@ impl Sequence {
             finish,
             queued: is_first.then_some(waited),
             cached_tokens: is_first.then_some(self.num_cached_tokens),
-            prompt_logprobs: (is_first && self.sampling.reads_prompt_logits()).then(|| std::mem::take(&mut self.prompt_logprobs)),
+            prompt_logprobs: (is_first && self.reads_prompt_logits()).then(|| std::mem::take(&mut self.prompt_logprobs)),
             preemptions: self.preemptions,
             paced: std::mem::take(&mut self.pacing.sat_out),
         }
     }
 
-    /// Lets others, and itself after a preemption, find what it has computed.
-    pub(super) fn publish(&mut self, pool: &mut BlockPool) {
-        if let Some(scope) = &self.scope {
-            self.block_table.publish(scope, &self.tokens[..self.num_computed_tokens], pool);
+    /// Lets others, and itself after a preemption, find the first `num_computed` tokens, which steps that came back have computed.
+    pub(super) fn publish(&mut self, num_computed: usize, pool: &mut BlockPool) {
+        if let Some(scope) = self.scope.as_ref().filter(|_| !self.block_table.is_empty()) {
+            self.block_table.publish(scope, &self.tokens[..num_computed], pool);
         }
     }
 
@@ -281,7 +328,8 @@ impl Sequence {
         accounts.leave(self.owners);
     }
 
-    fn stop(&mut self, pool: &mut BlockPool, accounts: &mut Accounts) {
+    /// Gives its blocks back and its places among those of its owners that run.
+    pub(super) fn stop(&mut self, pool: &mut BlockPool, accounts: &mut Accounts) {
         if !self.block_table.is_empty() {
             self.block_table.release(pool);
             accounts.stopped(self.owners);
