@@ -1,6 +1,8 @@
-//! What a step costs before any model runs: `plan` and `apply` with 256 running sequences of 1,024 tokens each.
+//! What a step costs before any model runs: `plan` and `apply` with 256 running sequences of 1,024 tokens each, one step at a time and
+//! with the next one planned ahead.
 
 use std::{
+    collections::VecDeque,
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -8,7 +10,9 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use tokenflow_engine::{
     sampling::{SampledToken, SamplingParams},
-    scheduler::{Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, StepOutput, StepPlan, StreamSignal},
+    scheduler::{
+        MAX_STEPS_IN_FLIGHT, Network, NewSequence, Pacing, Scheduler, SchedulerConfig, SequenceId, StepOutput, StepPlan, StreamSignal,
+    },
 };
 
 const SEQUENCES: u64 = 256;
@@ -43,7 +47,7 @@ fn answer(plan: &StepPlan) -> StepOutput {
 }
 
 /// All sequences admitted, prefilled and decoding.
-fn decoding(pacing: Pacing) -> Scheduler {
+fn decoding(pacing: Pacing, max_steps_in_flight: usize) -> Scheduler {
     let mut scheduler = Scheduler::new(SchedulerConfig {
         max_num_batched_tokens: 2048,
         max_num_seqs: SEQUENCES as usize,
@@ -52,6 +56,7 @@ fn decoding(pacing: Pacing) -> Scheduler {
         max_model_len: 1 << 20,
         pacing: Pacing::Off,
         max_waiting: None,
+        max_steps_in_flight,
         ..SchedulerConfig::default()
     });
     for id in 0..SEQUENCES {
@@ -77,6 +82,7 @@ fn decoding(pacing: Pacing) -> Scheduler {
         scheduler.add(new).expect("the pool holds all");
     }
     while scheduler.stats().decode_tokens < SEQUENCES as usize {
+        // One at a time here, also where two are allowed.
         let plan = scheduler.plan(Duration::ZERO, &MixedLinks).expect("there is work");
         let output = answer(&plan);
         scheduler.apply(&plan, output, Duration::ZERO);
@@ -86,25 +92,30 @@ fn decoding(pacing: Pacing) -> Scheduler {
 }
 
 fn step(c: &mut Criterion) {
-    for (name, pacing) in [("off", Pacing::Off), ("global", Pacing::Global), ("per-connection", Pacing::PerConnection)] {
-        let start = decoding(pacing);
+    let alone = [("off", Pacing::Off, 1), ("global", Pacing::Global, 1), ("per-connection", Pacing::PerConnection, 1)];
+    let ahead = [("off, ahead", Pacing::Off, MAX_STEPS_IN_FLIGHT), ("per-connection, ahead", Pacing::PerConnection, MAX_STEPS_IN_FLIGHT)];
+    for (name, pacing, depth) in alone.into_iter().chain(ahead) {
+        let start = decoding(pacing, depth);
         c.bench_function(&format!("scheduler step, 256 sequences, {name}"), |b| {
             b.iter_custom(|iterations| {
-                let mut scheduler = start.clone();
+                let (mut scheduler, mut in_flight) = (start.clone(), VecDeque::new());
                 let mut elapsed = Duration::ZERO;
                 for i in 0..iterations {
                     if i % STEPS == STEPS - 1 {
-                        scheduler = start.clone();
+                        (scheduler, in_flight) = (start.clone(), VecDeque::new());
                     }
                     let now = Duration::from_millis(20 * i);
                     let began = Instant::now();
                     let plan = black_box(scheduler.plan(now, &MixedLinks).expect("there is work"));
                     elapsed += began.elapsed();
-                    let output = answer(&plan);
-                    let began = Instant::now();
-                    black_box(scheduler.apply(&plan, output, now));
-                    drop(plan);
-                    elapsed += began.elapsed();
+                    in_flight.push_back((answer(&plan), plan));
+                    if in_flight.len() == depth {
+                        let (output, plan) = in_flight.pop_front().expect("it is not empty");
+                        let began = Instant::now();
+                        black_box(scheduler.apply(&plan, output, now));
+                        drop(plan);
+                        elapsed += began.elapsed();
+                    }
                 }
                 elapsed
             });

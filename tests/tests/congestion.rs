@@ -14,7 +14,7 @@ use tokenflow_tests::{
     stream::{StreamOptions, TokenStream},
 };
 
-/// About what one stream of the measurements in DESIGN carried: 220-byte chunks at 50 a second through 32 kbit/s.
+/// 220-byte chunks at 50 a second want 88 kbit/s, and the link carries 32: queues fill within seconds.
 const STREAM_RATE: &str = "50";
 const LINK: &str = "32kbit";
 const QUEUE: &str = "60k";

@@ -226,13 +226,14 @@ async fn everything_can_be_ended_with_steps_in_flight() {
             assert!(error.to_string().contains("the test says so"), "{error}");
         }
     }
+    drop(generation);
     let again = whole(core.submit(request(seed, 10)).unwrap()).await.unwrap();
     assert_eq!(again.0, reference(&request(seed, 10).prompt, 10).0);
     let generation = core.submit(request(seed, 300)).unwrap();
     let alive = core.shared.alive.clone();
     drop((generation, core));
     while alive.strong_count() > 0 {
-        thread::yield_now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_eq!(counts.submitted.load(Relaxed), counts.collected.load(Relaxed), "the last steps are waited for");
 }

@@ -158,6 +158,11 @@ impl<B: Backend> LocalExecutor<B> {
 
 impl<B: Backend> Executor for LocalExecutor<B> {
     fn submit(&mut self, plan: &StepPlan) -> Result<(), ExecutorError> {
+        let most = self.max_in_flight();
+        if self.in_flight.len() >= most {
+            let reason = format!("{} steps are in flight already, and the device takes {most}", self.in_flight.len());
+            return Err(ExecutorError::Plan { step: plan.step, reason });
+        }
         let previous_rows = std::mem::take(&mut self.last_rows);
         self.limits.check(plan, previous_rows).map_err(|reason| ExecutorError::Plan { step: plan.step, reason })?;
         if !plan.offload.is_empty() {

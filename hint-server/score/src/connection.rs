@@ -1,4 +1,4 @@
-//! The health of one connection: the least of three terms, smoothed over time (DESIGN section 3).
+//! The health of one connection: the least of its terms for delay, loss and queue, smoothed over time.
 //! Every output lies in 0..=1 and is a number whatever the probe reports; counters that wrap or restart cost one look.
 
 use std::time::Duration;

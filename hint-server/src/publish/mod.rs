@@ -1,6 +1,5 @@
-//! Serves what is known (DESIGN section 3): the aggregate, single connections, the stream of changes, other hosts, metrics, a page to look
-//! at; to those who may see it ([`access`]), by a
-//! name that is this host's ([`host`]).
+//! Serves what is known: the aggregate and single connections, as snapshots and as a stream of changes, other hosts, metrics, and a page to
+//! look at; to those who may see it ([`access`]), by a name that is this host's ([`host`]).
 
 mod access;
 mod app;

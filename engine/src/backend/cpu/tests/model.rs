@@ -101,11 +101,22 @@ fn checkpoints(format: BlockFormat, more: BlockFormat, embedding: bool) -> [Chec
 
 /// Greedy tokens after a prompt, with their log-probabilities.
 fn generate(checkpoint: &Checkpoint, config: CpuConfig) -> Vec<SampledToken> {
-    generate_while(checkpoint, config, false)
+    generate_while(checkpoint, config, Steps::Plain)
 }
 
-/// The same; where the cache moves, all of it goes to the host and back to other blocks before each step.
-fn generate_while(checkpoint: &Checkpoint, config: CpuConfig, moves: bool) -> Vec<SampledToken> {
+/// How steps are planned: none of it may matter.
+#[derive(Clone, Copy, PartialEq)]
+enum Steps {
+    Plain,
+    /// All of the cache goes to the host and back to other blocks before each step.
+    Moving,
+    /// As recorded with two steps in flight: a plan does not know the token of the step before.
+    Ahead,
+}
+
+/// The same, with steps of that kind.
+fn generate_while(checkpoint: &Checkpoint, config: CpuConfig, steps: Steps) -> Vec<SampledToken> {
+    let moves = steps == Steps::Moving;
     let backend = CpuBackend::new(config).expect("available");
     let model_config = ModelConfig::parse(CONFIG.as_bytes(), None).expect("valid");
     let model = model::load(&model_config, Loader::new(checkpoint), &backend, 0..2).expect("valid");
@@ -116,14 +127,15 @@ fn generate_while(checkpoint: &Checkpoint, config: CpuConfig, moves: bool) -> Ve
     let (mut computed, mut sampled) = (0, Vec::new());
     let blocks = |step: usize| (0..8).map(move |i| BlockId(i + if moves { step as u32 % 2 * 8 } else { 0 }));
     while sampled.len() < STEPS {
+        let is_ahead = steps == Steps::Ahead && !sampled.is_empty();
         let sequence = ScheduledSequence {
             id: SequenceId(0),
-            tokens: tokens[computed..].to_vec(),
+            tokens: if is_ahead { vec![0] } else { tokens[computed..].to_vec() },
             start: computed,
             block_table: blocks(sampled.len()).collect(),
             sample: Some(SampleRequest::after(&params, &tokens, sampled.len())),
             num_draft_tokens: 0,
-            pending: None,
+            pending: is_ahead.then_some(0),
         };
         computed = tokens.len();
         let mut plan = StepPlan { step: sampled.len() as u64, sequences: vec![sequence], ..StepPlan::default() };
@@ -170,12 +182,19 @@ fn a_packed_model_says_what_its_values_say() {
 }
 
 #[test]
+fn a_plan_that_names_a_token_of_the_step_before_is_replayed() {
+    let [_, values] = checkpoints(BlockFormat::Q8_0, BlockFormat::Q8_0, true);
+    let config = CpuConfig { threads: 2, ..CpuConfig::default() };
+    assert_eq!(generate_while(&values, config, Steps::Ahead), generate(&values, config));
+}
+
+#[test]
 fn what_was_in_host_memory_is_what_it_was_before() {
     let [_, values] = checkpoints(BlockFormat::Q8_0, BlockFormat::Q8_0, true);
     for kv_dtype in [KvType::F32, KvType::BF16, KvType::F16, KvType::Fp8] {
         for threads in [1, 2] {
             let config = CpuConfig { threads, compute: ComputeType::F32, kv_dtype, ..CpuConfig::default() };
-            assert_eq!(generate_while(&values, config, true), generate(&values, config), "{kv_dtype:?}");
+            assert_eq!(generate_while(&values, config, Steps::Moving), generate(&values, config), "{kv_dtype:?}");
         }
     }
 }
