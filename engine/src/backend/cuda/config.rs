@@ -29,6 +29,8 @@ pub struct CudaConfig {
     pub batch_invariant: bool,
     /// Positions of the context that one block of decode attention takes; a multiple of 64.
     pub split_positions: usize,
+    /// Whether kernels for NVIDIA's tensor cores may run; other cards attend and multiply without, in f32.
+    pub tensor_cores: bool,
     /// What kernels are compiled for; `None` compiles every variant, as prebuilt binaries have them.
     pub needs: Option<Needs>,
 }
@@ -56,6 +58,7 @@ impl Default for CudaConfig {
             enforce_eager: false,
             batch_invariant: false,
             split_positions: 256,
+            tensor_cores: true,
             needs: None,
         }
     }
@@ -112,12 +115,12 @@ impl CudaConfig {
 
     /// Whether products of many rows have tensor cores.
     pub(super) fn has_tiles(&self) -> bool {
-        self.compute != Element::F32
+        self.tensor_cores && self.compute != Element::F32
     }
 
     /// Whether attention is in f32 throughout, by a kernel of its own for all rows.
     pub(super) fn is_exact(&self) -> bool {
-        self.compute == Element::F32 || self.kv == KvType::F32
+        !self.tensor_cores || self.compute == Element::F32 || self.kv == KvType::F32
     }
 }
 

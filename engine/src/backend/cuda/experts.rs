@@ -57,9 +57,10 @@ impl CudaBackend {
         let (visits, room) = (shape.rows * top_k, shape.room.max(shape.rows) * top_k);
         let (wide, inner) = (experts.gate_up.all[0].features(), experts.down.all[0].columns());
         let element = size_of_element(config.compute);
-        // Weights in f32 have no tensor cores.
+        // As other products: a few rows are bound by reading weights, and f32 has no tensor cores.
+        let is_few = !config.has_tiles() || (shape.rows <= linear::FEW_ROWS && !config.batch_invariant);
         let (suffix, tile_rows, tile_features) =
-            if element == 4 { ("", 8, linear::few_features(device.warp())) } else { ("tile", linear::TILE, linear::TILE) };
+            if is_few { ("", 8, linear::few_features(device.warp())) } else { ("tile", linear::TILE, linear::TILE) };
         let num_tiles = visits.div_ceil(tile_rows) + num_experts;
 
         let mut scratch = self.scratch.lock();
@@ -98,8 +99,9 @@ impl CudaBackend {
 
         let product = |matrices: &CudaMatrices, args: args::Experts| {
             let kernel = ["moe_product", device.tag(), matrices.format.name(), suffix];
+            let kernel = if suffix.is_empty() { &kernel[..3] } else { &kernel };
             let features = matrices.all[0].features();
-            device.launch(&kernel, [features.div_ceil(tile_features), num_tiles, 1], linear::THREADS as u32, 0, &args)
+            device.launch(kernel, [features.div_ceil(tile_features), num_tiles, 1], linear::THREADS as u32, 0, &args)
         };
         let weights_of = |matrices: &CudaMatrices| matrices.descriptions.start();
         let args = args::Experts {

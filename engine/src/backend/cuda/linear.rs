@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Rows that the kernel for few takes at a time.
-const FEW_ROWS: usize = 8;
+pub(super) const FEW_ROWS: usize = 8;
 /// Features of a warp there, and threads of a block of any product.
 const WARP_FEATURES: usize = 2;
 pub(super) const THREADS: usize = 128;

@@ -25,7 +25,7 @@ pub mod weights;
 use std::{collections::HashSet, sync::Arc};
 
 use parking_lot::Mutex;
-use tokenflow_gpu::{Gpu, kernels::LoadOptions};
+use tokenflow_gpu::{Gpu, Vendor, kernels::LoadOptions};
 
 pub use batch::CudaBatch;
 pub use buffer::{Buffer, CudaVector};
@@ -65,6 +65,7 @@ impl CudaBackend {
     /// When the card cannot do what `config` asks for, kernels cannot be compiled, or there is no room for what every step needs.
     pub fn open(gpu: Gpu, config: CudaConfig, options: &LoadOptions<'_>) -> Result<Self, BackendError> {
         config.check().map_err(BackendError::Device)?;
+        let config = CudaConfig { tensor_cores: config.tensor_cores && gpu.info().vendor == Vendor::Nvidia, ..config };
         let device = Device::new(gpu, config, options)?;
         Ok(Self {
             graphs: Mutex::default(),

@@ -38,7 +38,7 @@ DEVICE void load_positions(const Context& context, u32 start, Kv (*keys)[STRIDE]
     constexpr u32 N = 16 / sizeof(Kv);
     const Kv* cache = static_cast<const Kv*>(context.cache);
     u32 pieces = context.kv.head_dim / N;
-    for (u32 i = thread_index(); i < TILE * pieces; i += block_threads()) {
+    for (u32 i = thread_index(); i < TILE * pieces; i += ATTENTION_THREADS) {
         u32 row = i / pieces, column = i % pieces * N, position = start + row;
         Kv *key = keys[row] + column, *value = values[row] + column;
         if (position < context.first || position >= context.end) {
@@ -83,7 +83,7 @@ struct Tiles<e4m3, DIM> {
     }
     DEVICE void open(u32 stage, u32 head_dim) {
         u32 pieces = head_dim / 8;
-        for (u32 i = thread_index(); i < 2 * TILE * pieces; i += block_threads()) {
+        for (u32 i = thread_index(); i < 2 * TILE * pieces; i += ATTENTION_THREADS) {
             u32 row = i / pieces, column = i % pieces * 8;
             auto pairs = ::load<4>(reinterpret_cast<const u16*>(stages[stage][0][row] + column));
             Vec<u32, 4> expanded;

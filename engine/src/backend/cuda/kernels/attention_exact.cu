@@ -1,5 +1,5 @@
 // Attention in f32 throughout, without tensor cores: for models computed in f32 and for caches in f32, where rounding queries and weights
-// to 16 bits would show. One token and one query head for each block; its warps take positions in turn, lanes neighbouring dimensions.
+// to 16 bits would show, and for AMD's cards, where a block has too little shared memory for tiles. One token and one query head for each block; its warps take positions in turn, lanes neighbouring dimensions.
 // Grid x over (token, sequence) rows of work, of which a decode and a prompt's tokens are the same, y over query heads.
 
 #include "attention_args.cuh"
@@ -81,5 +81,5 @@ IF_F32(IF_KV_F32(EXACT(f32, float, f32, float)))
 IF_F32(IF_KV_BF16(EXACT(f32, float, bf16, bf16)))
 IF_F32(IF_KV_F16(EXACT(f32, float, f16, f16)))
 IF_F32(IF_KV_E4M3(EXACT(f32, float, e4m3, e4m3)))
-IF_BF16(IF_KV_F32(EXACT(bf16, bf16, f32, float)))
-IF_F16(IF_KV_F32(EXACT(f16, f16, f32, float)))
+IF_BF16(IF_KV_F32(EXACT(bf16, bf16, f32, float)) IF_KV_BF16(EXACT(bf16, bf16, bf16, bf16)) IF_KV_E4M3(EXACT(bf16, bf16, e4m3, e4m3)))
+IF_F16(IF_KV_F32(EXACT(f16, f16, f32, float)) IF_KV_F16(EXACT(f16, f16, f16, f16)) IF_KV_E4M3(EXACT(f16, f16, e4m3, e4m3)))
