@@ -68,7 +68,7 @@ impl CudaBackend {
         let (chosen, weights) = (part("chosen experts", 4 * room)?, part("expert weights", 4 * room)?);
         let (sorted, place, expert_start) =
             (part("visits", 4 * room)?, part("places", 4 * room)?, part("expert starts", 4 * (num_experts + 1))?);
-        let tiles = part("expert tiles", 12 * (room.div_ceil(tile_rows) + num_experts))?;
+        let tiles = part("expert tiles", 12 * (room.div_ceil(linear::FEW_ROWS) + num_experts))?;
         let gate_up = part("gate and up of visits", element * room * wide)?;
         let narrow = part("activated visits", element * room * inner)?;
         let each = part("visits' results", element * room * shape.cols)?;

@@ -41,6 +41,9 @@ constexpr u32 WARP = EMULATED_WARP;
         __VA_ARGS__(args);                                                                                     \
     });
 
+/// As `KERNEL`, with at least `blocks` on a multiprocessor: fewer than the compiler would choose by itself, where it would rather spill.
+#define KERNEL_OF(name, Args, threads, blocks, ...) KERNEL(name, Args, threads, __VA_ARGS__)
+
 template <class T>
 DEVICE T exchange_with(T value, u32 lane) {
     emulator::exchange(&value, sizeof(T), "shuffle");
@@ -118,6 +121,8 @@ DEVICE void sync_block() { __syncthreads(); }
     type* name = reinterpret_cast<type*>(shared_memory)
 #define KERNEL(name, Args, threads, ...) \
     extern "C" __global__ void __launch_bounds__(threads) name(LAUNCH_ARGS(Args)) { __VA_ARGS__(args); }
+#define KERNEL_OF(name, Args, threads, blocks, ...) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) name(LAUNCH_ARGS(Args)) { __VA_ARGS__(args); }
 
 #if defined(TOKENFLOW_CUDA)
 DEVICE void sync_warp() { __syncwarp(); }

@@ -15,8 +15,8 @@ DEVICE void linear(const LinearArgs& args) {
 }  // namespace
 
 #define LINEAR(t, T, out, Out, format, ...)                                                                 \
-    KERNEL(linear_##t##_##format##_##out##_1, LinearArgs, FEW_ROWS_THREADS, linear<T, Out, __VA_ARGS__, 1>) \
-    KERNEL(linear_##t##_##format##_##out##_8, LinearArgs, FEW_ROWS_THREADS, linear<T, Out, __VA_ARGS__, 8>)
+    KERNEL_OF(linear_##t##_##format##_##out##_1, LinearArgs, FEW_ROWS_THREADS, sizeof(T) == 4 ? 2 : 3, linear<T, Out, __VA_ARGS__, 1>) \
+    KERNEL_OF(linear_##t##_##format##_##out##_8, LinearArgs, FEW_ROWS_THREADS, sizeof(T) == 4 ? 2 : 3, linear<T, Out, __VA_ARGS__, 8>)
 #define LINEARS(t, T, out, Out)                 \
     LINEAR(t, T, out, Out, t, Plain<T, 8>)      \
     IF_Q8_0(LINEAR(t, T, out, Out, q8_0, Q8_0)) \

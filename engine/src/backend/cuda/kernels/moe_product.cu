@@ -62,7 +62,7 @@ DEVICE void sum_visits(const ExpertSumArgs& args) {
 
 }  // namespace
 
-#define EXPERT(t, T, format, ...) KERNEL(moe_product_##t##_##format, ExpertsArgs, FEW_ROWS_THREADS, multiply_visits<T, __VA_ARGS__>)
+#define EXPERT(t, T, format, ...) KERNEL_OF(moe_product_##t##_##format, ExpertsArgs, FEW_ROWS_THREADS, sizeof(T) == 4 ? 2 : 3, multiply_visits<T, __VA_ARGS__>)
 #define EXPERTS(t, T)                 \
     EXPERT(t, T, t, Plain<T, 8>)      \
     IF_Q8_0(EXPERT(t, T, q8_0, Q8_0)) \

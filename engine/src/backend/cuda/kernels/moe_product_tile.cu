@@ -16,7 +16,7 @@ DEVICE void multiply_visit_tile(const ExpertsArgs& args) {
 }  // namespace
 
 #define EXPERT_TILE(t, T, format, ...) \
-    KERNEL(moe_product_##t##_##format##_tile, ExpertsArgs, TILE_THREADS, multiply_visit_tile<T, __VA_ARGS__>)
+    KERNEL_OF(moe_product_##t##_##format##_tile, ExpertsArgs, TILE_THREADS, 3, multiply_visit_tile<T, __VA_ARGS__>)
 #define EXPERT_TILES(t, T)                 \
     EXPERT_TILE(t, T, t, Plain<T, 8>)      \
     IF_Q8_0(EXPERT_TILE(t, T, q8_0, Q8_0)) \

@@ -29,6 +29,8 @@ namespace {
 
 /// Below this temperature the choice is greedy.
 constexpr float MIN_TEMPERATURE = 1e-5f;
+/// Weights that one thread reads at a time.
+constexpr u32 AT_ONCE = 8;
 
 struct SampleShared {
     BlockScratch<float> maxima;
@@ -71,14 +73,25 @@ DEVICE u32 draw(const Row& row, float max, float scale, double u, SampleShared& 
         sync_block();
         if (thread_index() == 0) {
             // Rounding may leave a rest behind the last token: the last one with any weight is taken then.
-            for (u32 i = 0; i < count && !shared.found; i++) {
-                double weight = shared.weights[i];
-                if (weight > 0) {
-                    shared.chosen = start + i;
-                    shared.found = shared.left < weight;
+            double left = shared.left;
+            u32 chosen = shared.chosen;
+            bool found = false;
+            for (u32 i = 0; i < count && !found; i += AT_ONCE) {
+                // Subtractions wait for each other; loads need not.
+                double weights[AT_ONCE];
+                UNROLL
+                for (u32 j = 0; j < AT_ONCE; j++) weights[j] = i + j < count ? shared.weights[i + j] : 0;
+                UNROLL
+                for (u32 j = 0; j < AT_ONCE; j++) {
+                    if (found || !(weights[j] > 0)) continue;
+                    chosen = start + i + j;
+                    found = left < weights[j];
+                    left -= weights[j];
                 }
-                shared.left -= weight;
             }
+            shared.left = left;
+            shared.chosen = chosen;
+            shared.found = found;
         }
         sync_block();
         if (shared.found) break;

@@ -85,14 +85,26 @@ DEVICE Kept take_until(const Row& row, double goal, Amount amount, TruncateScrat
         }
         sync_block();
         if (thread_index() == 0) {
-            // The lowest digit that holds anything is where the search ends at the latest.
-            u32 lowest = 0;
-            while (lowest < 255 && scratch.digits[lowest] == 0) lowest++;
-            u32 d = 255;
-            // Where nothing is to be reached, the first that is there will do.
-            for (; d > lowest && (scratch.digits[d] == 0 || reached + double(scratch.digits[d]) < goal); d--) reached += double(scratch.digits[d]);
-            scratch.digit = d;
-            scratch.reached = reached;
+            // Ends at the lowest digit that holds anything, at the latest; where nothing is to be reached, the first that is there will do.
+            u32 digit = 255;
+            double before = reached;
+            bool found = false;
+            for (u32 next = 256; next > 0 && !found; next -= 8) {
+                // Sums wait for each other; loads need not.
+                u64 amounts[8];
+                UNROLL
+                for (u32 j = 0; j < 8; j++) amounts[j] = scratch.digits[next - 1 - j];
+                UNROLL
+                for (u32 j = 0; j < 8; j++) {
+                    if (found || amounts[j] == 0) continue;
+                    digit = next - 1 - j;
+                    before = reached;
+                    found = reached + double(amounts[j]) >= goal;
+                    reached += double(amounts[j]);
+                }
+            }
+            scratch.digit = digit;
+            scratch.reached = before;
         }
         sync_block();
         prefix = prefix << 8 | scratch.digit;
