@@ -30,6 +30,13 @@ constexpr size_t MAX_EXCHANGE = 64;
 void exchange(const void* mine, size_t bytes, const char* what);
 const void* deposit(unsigned lane);
 
+/// What a lane holds of the inputs of PTX's `mma.m16n8k16`, widened: pairs of neighbouring columns of A, and of rows of B.
+struct Fragments {
+    float a[8], b[4];
+};
+/// The 32 neighbouring lanes hand in theirs; the lane's part of the product is added to `d`.
+void mma(float* d, const Fragments& mine);
+
 /// Copies that are done only when they are waited for: all but the `pending` latest groups of this thread.
 void copy_async(void* to, const void* from, size_t bytes);
 void copy_commit();

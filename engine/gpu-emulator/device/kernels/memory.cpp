@@ -253,7 +253,8 @@ inline bool Device::is_ordered(Epoch other, bool atomic) const {
     return other < warp_first[warp] || (other & (THREAD_MASK | MANY_MASK)) == thread;
 }
 
-inline void Device::access(const void* address, size_t bytes, bool is_write, bool atomic) {
+/// Inlined, so that each size and kind has its own.
+inline __attribute__((always_inline)) void Device::access(const void* address, size_t bytes, bool is_write, bool atomic) {
     size_t offset = size_t(static_cast<const char*>(address) - arena);
     if (!error.empty()) return;
     const bool shared = offset < SHARED_BYTES;

@@ -83,6 +83,15 @@ DEVICE float high_half(u32 pair) {
     return to_float(E{static_cast<u16>(pair >> 16)});
 }
 
+#if defined(TOKENFLOW_EMULATOR)
+template <class E>
+DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    const emulator::Fragments mine = {{low_half<E>(a[0]), high_half<E>(a[0]), low_half<E>(a[1]), high_half<E>(a[1]), low_half<E>(a[2]),
+                                       high_half<E>(a[2]), low_half<E>(a[3]), high_half<E>(a[3])},
+                                      {low_half<E>(b0), high_half<E>(b0), low_half<E>(b1), high_half<E>(b1)}};
+    emulator::mma(d, mine);
+}
+#else
 template <class E>
 DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     struct Part {
@@ -103,6 +112,7 @@ DEVICE void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
         }
     }
 }
+#endif
 
 /// As above.
 template <bool TRANSPOSED, class E>
