@@ -115,6 +115,8 @@ pub struct Counters {
     pub fills: u64,
     /// Products by the vendor's library.
     pub products: u64,
+    /// How often it was asked for algorithms.
+    pub heuristics: u64,
     pub modules: u64,
     pub compilations: u64,
     /// Whatever was told on standard error.

@@ -137,10 +137,13 @@ pub trait Driver: Send + Sync + 'static {
     /// `args` are the bytes of the kernel's one argument.
     unsafe fn launch(&self, function: RawFunction, grid: Grid, args: &[u8], stream: RawStream) -> Result<(), GpuError>;
 
-    /// Whether [`Driver::product`] works: the vendor's library of products is there.
+    /// Whether [`Driver::product`] works: the vendor's library of products is there. The first call, which must not be during a capture,
+    /// loads it and allocates the 32 MiB of the card's memory that all products share.
     fn has_products(&self) -> bool;
-    /// A product by the vendor's library. The algorithm is chosen once for `features`, `inner` and the types, never by `rows`, so that a row
-    /// comes out the same in every batch. Allocates nothing after the first of its kind.
+    /// A product by the vendor's library, without split sums. The algorithm is chosen once for `features`, `inner`, the types and a bucket of
+    /// rows: up to 64, up to 256, up to 1024, above. A row's bits depend on its own values, the weights and the bucket, not on what else is in
+    /// the batch; a number of rows that the bucket's algorithm does not do has one of its own. Allocates nothing on the card after
+    /// [`Driver::has_products`]. Products share a workspace: those of different streams must not overlap in time.
     unsafe fn product(&self, product: &Product, x: DevicePtr, weight: DevicePtr, out: DevicePtr, stream: RawStream)
     -> Result<(), GpuError>;
 }

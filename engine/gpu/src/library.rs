@@ -129,6 +129,19 @@ pub(crate) fn cuda_folders() -> Vec<PathBuf> {
     folders
 }
 
+/// Says so where nothing older was found than a library of a newer CUDA than the driver speaks.
+pub(crate) fn warn_if_newer(path: &Path, major: i32, driver: (i32, i32)) {
+    if let Some(sentence) = newer_than_driver(path, major, driver) {
+        tracing::warn!("{sentence}");
+    }
+}
+
+fn newer_than_driver(path: &Path, major: i32, driver: (i32, i32)) -> Option<String> {
+    let (path, (own, minor)) = (path.display(), driver);
+    let why = format!("the driver speaks CUDA {own}.{minor} and may refuse it");
+    (major > own).then(|| format!("{path} is of CUDA {major}, but {why}: install a library of CUDA {own}, or a newer driver"))
+}
+
 /// Where ROCm's libraries lie besides the loader's path.
 pub(crate) fn rocm_folders() -> Vec<PathBuf> {
     let home = env::var_os("ROCM_PATH").filter(|home| !home.is_empty());
@@ -228,6 +241,15 @@ mod tests {
         fs::write(folder.path().join("libtokenflow-a.so"), "no library").unwrap();
         let error = Library::find(&["libtokenflow-a.so.1", "libtokenflow-a.so"], &[folder.path().into()]).err().unwrap();
         assert!(error.contains("libtokenflow-a.so: ") && error.contains("too short"), "{error}");
+    }
+
+    #[test]
+    fn a_library_of_a_newer_cuda_than_the_drivers_is_told() {
+        let said = |major, driver| newer_than_driver(Path::new("libcublasLt.so.13"), major, driver);
+        assert_eq!((said(12, (12, 0)), said(12, (13, 0))), (None, None));
+        let expected = "libcublasLt.so.13 is of CUDA 13, but the driver speaks CUDA 12.4 and may refuse it: install a library of CUDA 12, or a \
+                        newer driver";
+        assert_eq!(said(13, (12, 4)).as_deref(), Some(expected));
     }
 
     #[test]

@@ -11,6 +11,8 @@ namespace {
 constexpr int SUCCESS = 0, NOT_INITIALISED = 1, BAD_VALUE = 7, FAILED = 13, UNSUPPORTED = 15;
 constexpr int F32 = 0, F16 = 2, BF16 = 14;
 constexpr uint64_t ALGORITHM = 0x656d756c61746564;
+/// Algorithms do multiples of this many columns only where they were asked for at exactly that number: the vendor's may not do all either.
+constexpr uint64_t ODD_COLUMNS = 67;
 
 struct Handle {};
 
@@ -23,6 +25,7 @@ struct Preference {
     size_t workspace = 0;
 };
 
+/// Its mark, bytes of workspace, and the number of columns that it was asked for at.
 struct Algorithm {
     uint64_t data[8];
 };
@@ -63,6 +66,8 @@ int check(const Description* description, const Matrix* a, const Matrix* b, cons
     if (c->rows != d->rows || c->columns != d->columns) return refuse("c and d are of different sizes");
     return SUCCESS;
 }
+
+bool does(const Algorithm* algorithm, const Matrix* d) { return d->columns % ODD_COLUMNS != 0 || d->columns == algorithm->data[2]; }
 
 }  // namespace
 
@@ -168,8 +173,10 @@ int cublasLtMatmulAlgoGetHeuristic(Handle* handle, Description* description, Mat
     results[0] = {};
     results[0].algorithm.data[0] = ALGORITHM;
     results[0].workspace = results[0].algorithm.data[1] = std::min<size_t>(preference->workspace, 1024);
+    results[0].algorithm.data[2] = d->columns;
     results[0].waves = 1;
     *found = 1;
+    state().counters.heuristics++;
     return SUCCESS;
 }
 
@@ -177,6 +184,7 @@ int cublasLtMatmulAlgoCheck(Handle* handle, Description* description, Matrix* a,
     LOCKED;
     if (!handle || !algorithm || algorithm->data[0] != ALGORITHM) return BAD_VALUE;
     if (int status = check(description, a, b, c, d)) return status;
+    if (!does(algorithm, d)) return UNSUPPORTED;
     const Algorithm checked = *algorithm;
     *result = {};
     result->algorithm = checked;
@@ -203,6 +211,7 @@ int cublasLtMatmul(Handle* handle, Description* description, const void* alpha, 
     if (!handle || !alpha || !beta) return refuse("a handle or a scale is missing");
     if (int status = check(description, a_layout, b_layout, c_layout, d_layout)) return status;
     if (algorithm && algorithm->data[0] != ALGORITHM) return refuse("an algorithm that the heuristic did not give");
+    if (algorithm && !does(algorithm, d_layout)) return refuse("a number of columns that the algorithm does not do", UNSUPPORTED);
     if (check_stream(stream) != OK) return FAILED;
     Device& device = stream->gpu->device;
     for (const void* address : {a, b, c, static_cast<const void*>(d)}) {

@@ -37,7 +37,7 @@ struct Options {
 /// In the order in which `emulator_counters` hands them out.
 struct Counters {
     uint64_t allocations, frees, pinned_allocations, pinned_frees, stream_waits, event_waits, context_waits, event_queries, launches,
-        graph_launches, graphs, copies, fills, products, modules, compilations, errors, bytes_in_use, peak_bytes;
+        graph_launches, graphs, copies, fills, products, heuristics, modules, compilations, errors, bytes_in_use, peak_bytes;
 };
 
 struct Gpu;

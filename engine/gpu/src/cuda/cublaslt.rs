@@ -14,6 +14,7 @@ use crate::{
 
 library! {
     pub(super) struct LibCublasLt {
+        fn cublasLtGetVersion() -> usize;
         fn cublasLtGetStatusString(c_int) -> *const c_char;
         fn cublasLtCreate(*mut *mut c_void) -> c_int;
         fn cublasLtDestroy(*mut c_void) -> c_int;
@@ -63,7 +64,11 @@ impl LibCublasLt {
     pub(super) fn find(driver: (i32, i32)) -> Result<Self, String> {
         let newest_first = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"];
         let names = if driver >= (13, 0) { newest_first } else { ["libcublasLt.so.12", "libcublasLt.so", "libcublasLt.so.13"] };
-        Self::load(Library::find(&names, &library::cuda_folders())?)
+        let lib = Self::load(Library::find(&names, &library::cuda_folders())?)?;
+        // SAFETY: no preconditions.
+        let major = unsafe { (lib.cublasLtGetVersion)() } / 10_000;
+        library::warn_if_newer(&lib.library.path, major as i32, driver);
+        Ok(lib)
     }
 
     pub(super) fn check(&self, call: &'static str, code: c_int) -> Result<(), GpuError> {

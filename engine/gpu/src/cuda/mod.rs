@@ -21,7 +21,7 @@ use self::{
     cublaslt::LibCublasLt,
     libcuda::{LibCuda, NOT_FOUND, NOT_READY, OUT_OF_MEMORY, SUCCESS, cu},
     nvrtc::Nvrtc,
-    products::Products,
+    products::{Products, WORKSPACE_BYTES},
 };
 use crate::{
     DeviceInfo, DevicePtr, Driver, GpuError, Grid, MemoryInfo, Product, RawEvent, RawFunction, RawGraph, RawModule, RawStream, host,
@@ -72,9 +72,15 @@ impl CudaDriver {
         let open = || {
             let lib = LibCublasLt::find(self.version).map_err(GpuError::Unavailable)?;
             self.here()?;
-            Products::new(lib)
+            let mut products = Products::new(lib)?;
+            match self.allocate(WORKSPACE_BYTES) {
+                Ok(start) => products.workspace = (start, WORKSPACE_BYTES),
+                Err(error) => tracing::warn!("cublasLt has no workspace, which may make its products slower: {error}"),
+            }
+            Ok(products)
         };
-        let opened = || open().inspect_err(|reason| tracing::info!("products are those of own kernels: {reason}")).ok();
+        let slow = |reason: &GpuError| tracing::warn!("cublasLt is not used, and products of more than 8 rows are slower for it: {reason}");
+        let opened = || open().inspect_err(slow).ok();
         self.products.get_or_init(opened).as_ref()
     }
 }
@@ -82,7 +88,14 @@ impl CudaDriver {
 impl Drop for CudaDriver {
     fn drop(&mut self) {
         if self.here().is_ok() {
-            drop(self.products.take());
+            if let Some(products) = self.products.take().flatten() {
+                let (workspace, bytes) = products.workspace;
+                drop(products);
+                if bytes > 0 {
+                    // SAFETY: allocated in `products`, and streams that worked with it are gone.
+                    unsafe { self.free(workspace) };
+                }
+            }
         }
         // SAFETY: retained in `open`, once.
         unsafe { (self.lib.cuDevicePrimaryCtxRelease_v2)(self.device) };

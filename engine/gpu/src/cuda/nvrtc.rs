@@ -49,7 +49,9 @@ impl Nvrtc {
         let library = Library::find(&names, &library::cuda_folders()).map_err(|e| {
             format!("kernels cannot be compiled: {e}; NVRTC comes with the CUDA toolkit, or from PyPI as nvidia-cuda-nvrtc")
         })?;
-        Self::new(LibNvrtc::load(library)?)
+        let nvrtc = Self::new(LibNvrtc::load(library)?)?;
+        library::warn_if_newer(&nvrtc.lib.library.path, nvrtc.version.0, driver);
+        Ok(nvrtc)
     }
 
     fn new(lib: LibNvrtc) -> Result<Self, String> {

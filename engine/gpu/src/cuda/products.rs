@@ -1,10 +1,11 @@
-//! Products by cublasLt. The algorithm of a kind of product is chosen once, without split sums and for whatever number of rows, so that a
-//! row's bits do not depend on the batch; what is chosen is kept, and nothing of the card's memory is used.
+//! Products by cublasLt. The algorithm of a kind of product is chosen once for each bucket of numbers of rows, without split sums, so that a
+//! row's bits depend on the batch by its bucket only; what is chosen is kept, and algorithms share one workspace.
 
 use std::{
     collections::{HashMap, HashSet},
     ffi::{c_int, c_void},
     ptr,
+    sync::Once,
 };
 
 use cudarc::cublaslt::sys::{
@@ -16,10 +17,10 @@ use parking_lot::Mutex;
 use super::cublaslt::{Heuristic, LibCublasLt, lt};
 use crate::{DevicePtr, Element, GpuError, Product};
 
-/// Between a full batch's decode and a chunk of a prompt.
-const REPRESENTATIVE_ROWS: usize = 1024;
-/// The algorithm should do for these as well.
-const OTHER_ROWS: [usize; 6] = [1, 2, 7, 64, 2048, 16384];
+/// What NVIDIA recommends for Hopper; where the card has no room for it, algorithms are those that want none.
+pub(super) const WORKSPACE_BYTES: usize = 32 << 20;
+/// Numbers of rows that algorithms are chosen at: each does for all rows from the one before on, the last for more as well.
+const BUCKETS: [usize; 4] = [64, 256, 1024, 8192];
 const MAX_CANDIDATES: usize = 32;
 /// `CUBLAS_OP_T`.
 const TRANSPOSED: c_int = 1;
@@ -47,10 +48,25 @@ struct Plan {
     checked: HashSet<usize>,
 }
 
+/// Addresses of a call.
+struct Operands {
+    x: DevicePtr,
+    weight: DevicePtr,
+    out: DevicePtr,
+    stream: *mut c_void,
+}
+
+/// By the number of rows that a plan was made for: a bucket's, or one that its bucket's algorithm does not do.
+type Plans = HashMap<(Kind, usize), Plan>;
+
 pub(super) struct Products {
     lib: LibCublasLt,
     handle: *mut c_void,
-    plans: Mutex<HashMap<Kind, Plan>>,
+    plans: Mutex<Plans>,
+    /// On the card, of so many bytes. Whoever sets it frees it.
+    pub(super) workspace: (DevicePtr, usize),
+    /// Of telling that a library does not say how its algorithms add.
+    unreadable: Once,
 }
 
 // SAFETY: the handle may be used by several threads; descriptions are changed under the lock.
@@ -65,7 +81,7 @@ impl Products {
     pub(super) fn new(lib: LibCublasLt) -> Result<Self, GpuError> {
         let mut handle = ptr::null_mut();
         unsafe { lt!(lib, cublasLtCreate(&mut handle))? };
-        Ok(Self { lib, handle, plans: Mutex::default() })
+        Ok(Self { lib, handle, plans: Mutex::default(), workspace: (DevicePtr::NULL, 0), unreadable: Once::new() })
     }
 
     /// # Safety
@@ -88,20 +104,36 @@ impl Products {
             let reason = format!("addresses of {features} x {inner} must be multiples of {of_inputs} bytes, and {of_out} of the result");
             return Err(GpuError::Call { call: "cublasLtMatmul", reason });
         }
+        let operands = Operands { x, weight, out, stream };
         let mut plans = self.plans.lock();
-        let plan = match plans.entry(kind) {
+        let asked = if plans.contains_key(&(kind, rows)) { rows } else { bucket(rows) };
+        match self.issue(&mut plans, (kind, asked), rows, &operands) {
+            Err(error) if asked != rows => {
+                tracing::info!(rows, features, inner, %error, "cublasLt is asked for an algorithm for exactly this number of rows");
+                self.issue(&mut plans, (kind, rows), rows, &operands)
+            }
+            issued => issued,
+        }
+    }
+
+    /// By the plan of `key`, which is made where there is none.
+    fn issue(&self, plans: &mut Plans, key: (Kind, usize), rows: usize, operands: &Operands) -> Result<(), GpuError> {
+        let plan = match plans.entry(key) {
             std::collections::hash_map::Entry::Occupied(plan) => plan.into_mut(),
-            std::collections::hash_map::Entry::Vacant(none) => none.insert(self.plan(&kind)?),
+            std::collections::hash_map::Entry::Vacant(none) => none.insert(self.plan(&key.0, key.1)?),
         };
         self.set_rows(plan, rows)?;
         if !plan.checked.contains(&rows) {
             if !self.does(plan, &plan.algo) {
-                let reason = format!("the algorithm for {features} x {inner} does not do {rows} rows");
+                let Kind { features, inner, .. } = key.0;
+                let reason = format!("the algorithm for {features} x {inner} and {} rows does not do {rows}", key.1);
                 return Err(GpuError::Call { call: "cublasLtMatmulAlgoCheck", reason });
             }
             plan.checked.insert(rows);
         }
         let (one, zero) = (1_f32, 0_f32);
+        let Operands { x, weight, out, stream } = *operands;
+        let (workspace, workspace_bytes) = self.workspace;
         unsafe {
             lt!(
                 self.lib,
@@ -119,17 +151,17 @@ impl Products {
                     out.0 as *mut c_void,
                     plan.out,
                     &plan.algo,
-                    ptr::null_mut(),
-                    0,
+                    workspace.0 as *mut c_void,
+                    workspace_bytes,
                     stream,
                 )
             )
         }
     }
 
-    fn plan(&self, kind: &Kind) -> Result<Plan, GpuError> {
+    fn plan(&self, kind: &Kind, asked: usize) -> Result<Plan, GpuError> {
         let lib = &self.lib;
-        let (features, inner, rows) = (kind.features as u64, kind.inner as u64, REPRESENTATIVE_ROWS as u64);
+        let (features, inner, rows) = (kind.features as u64, kind.inner as u64, asked as u64);
         let layout = |element, rows, columns| {
             let mut layout = ptr::null_mut();
             unsafe { lt!(lib, cublasLtMatrixLayoutCreate(&mut layout, data_type(element), rows, columns, rows as i64))? };
@@ -154,7 +186,7 @@ impl Products {
             plan.weight = layout(kind.element, inner, features)?;
             plan.x = layout(kind.element, inner, rows)?;
             plan.out = layout(kind.out, features, rows)?;
-            self.choose(&plan, kind)
+            self.choose(&plan, kind, asked)
         })();
         match chosen {
             Ok(algo) => Ok(Plan { algo, ..plan }),
@@ -165,27 +197,28 @@ impl Products {
         }
     }
 
-    /// Of the algorithms that split no sum, the one that does the most numbers of rows; of several, the fastest at the representative one.
-    fn choose(&self, plan: &Plan, kind: &Kind) -> Result<cublasLtMatmulAlgo_t, GpuError> {
+    /// Of the algorithms that split no sum, the one that does the most numbers of rows of the bucket; of several, the fastest at its top.
+    fn choose(&self, plan: &Plan, kind: &Kind, asked: usize) -> Result<cublasLtMatmulAlgo_t, GpuError> {
+        let samples = samples(asked);
         let mut best: Option<(usize, cublasLtMatmulAlgo_t)> = None;
         for candidate in self.candidates(plan, kind)? {
             if candidate.state != 0 || self.splits(&candidate.algo) {
                 continue;
             }
             let mut done = 0;
-            for rows in OTHER_ROWS {
+            for &rows in &samples {
                 self.set_rows(plan, rows)?;
                 done += usize::from(self.does(plan, &candidate.algo));
             }
             if best.is_none_or(|(most, _)| done > most) {
                 best = Some((done, candidate.algo));
             }
-            if done == OTHER_ROWS.len() {
+            if done == samples.len() {
                 break;
             }
         }
         let Kind { features, inner, .. } = kind;
-        let reason = || format!("no algorithm for {features} x {inner} does without splitting sums");
+        let reason = || format!("no algorithm for {features} x {inner} and {asked} rows does without splitting sums");
         let call = "cublasLtMatmulAlgoGetHeuristic";
         best.map(|(_, algo)| algo).ok_or_else(|| GpuError::Call { call, reason: reason() })
     }
@@ -196,14 +229,17 @@ impl Products {
         let (mut found, mut count) = (vec![Heuristic::EMPTY; MAX_CANDIDATES], 0);
         let [of_inputs, of_out] = alignments(kind);
         let none = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as usize;
+        let workspace_bytes = self.workspace.1 as u64;
         unsafe {
             lt!(lib, cublasLtMatmulPreferenceCreate(&mut preference))?;
             let set = |attribute, value: usize| {
                 let value = value as u32;
                 lt!(lib, cublasLtMatmulPreferenceSetAttribute(preference, attribute, (&raw const value).cast(), size_of::<u32>()))
             };
-            // No workspace, which is the default: only split sums want one, and streams would have to share it.
-            let result = set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, none)
+            let most = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+            let most = (most, (&raw const workspace_bytes).cast(), size_of::<u64>());
+            let result = lt!(lib, cublasLtMatmulPreferenceSetAttribute(preference, most.0, most.1, most.2))
+                .and_then(|()| set(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, none))
                 .and_then(|()| set(Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_inputs))
                 .and_then(|()| set(Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_inputs))
                 .and_then(|()| set(Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_out))
@@ -232,7 +268,7 @@ impl Products {
         Ok(found)
     }
 
-    /// Whether the terms of one sum may be added up by several blocks.
+    /// Whether the terms of one sum are added up by several blocks, as far as the library says: it was asked for none that does so.
     fn splits(&self, algo: &cublasLtMatmulAlgo_t) -> bool {
         let get = |attribute| {
             let (mut value, mut written) = (0_u32, 0);
@@ -240,19 +276,21 @@ impl Products {
             unsafe { lt!(self.lib, cublasLtMatmulAlgoConfigGetAttribute(algo, attribute, (&raw mut value).cast(), size, &mut written)) }
                 .map(|()| value)
         };
-        let none = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32;
-        let parts = get(Config::CUBLASLT_ALGO_CONFIG_SPLITK_NUM);
-        let scheme = get(Config::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
-        !matches!((parts, scheme), (Ok(0 | 1), Ok(scheme)) if scheme == none)
+        let read = [Config::CUBLASLT_ALGO_CONFIG_SPLITK_NUM, Config::CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME].map(get);
+        if let Some(error) = read.iter().find_map(|value| value.as_ref().err()) {
+            self.unreadable.call_once(|| tracing::info!(%error, "cublasLt does not tell of some algorithms whether they split sums"));
+        }
+        let [parts, scheme] = read.map(Result::ok);
+        is_split(parts, scheme)
     }
 
-    /// Whether the algorithm does the plan's product, without a workspace.
+    /// Whether the algorithm does the plan's product within the workspace.
     fn does(&self, plan: &Plan, algo: &cublasLtMatmulAlgo_t) -> bool {
         let mut result = Heuristic::EMPTY;
         let code = unsafe {
             (self.lib.cublasLtMatmulAlgoCheck)(self.handle, plan.operation, plan.weight, plan.x, plan.out, plan.out, algo, &mut result)
         };
-        code == 0 && result.workspace_bytes == 0
+        code == 0 && result.workspace_bytes <= self.workspace.1
     }
 
     fn set_rows(&self, plan: &Plan, rows: usize) -> Result<(), GpuError> {
@@ -289,6 +327,25 @@ fn data_type(element: Element) -> cudaDataType_t {
     }
 }
 
+/// What is asked for `rows` rows: the top of their bucket.
+fn bucket(rows: usize) -> usize {
+    BUCKETS.into_iter().find(|top| rows <= *top).unwrap_or(BUCKETS[BUCKETS.len() - 1])
+}
+
+/// Numbers of rows that the algorithm for `asked` should do: of a bucket its least, an odd one between and its top.
+fn samples(asked: usize) -> Vec<usize> {
+    let Some(at) = BUCKETS.iter().position(|top| *top == asked) else { return vec![asked] };
+    let least = at.checked_sub(1).map_or(1, |before| BUCKETS[before] + 1);
+    let beyond = (at + 1 == BUCKETS.len()).then_some(2 * asked);
+    [least, (least + asked) / 2 | 1, asked].into_iter().chain(beyond).collect()
+}
+
+/// By the number of parts and the scheme of adding them up, where they are known.
+fn is_split(parts: Option<u32>, scheme: Option<u32>) -> bool {
+    let none = cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_NONE as u32;
+    parts.is_some_and(|parts| parts > 1) || scheme.is_some_and(|scheme| scheme != none)
+}
+
 /// What the addresses of inputs and result are multiples of: every row's, wherever it begins.
 fn alignments(kind: &Kind) -> [usize; 2] {
     let of = |element: Element, row: usize| {
@@ -308,5 +365,25 @@ mod tests {
         assert_eq!(alignments(&kind(4096, 14336, Element::BF16, Element::BF16)), [16, 16]);
         assert_eq!(alignments(&kind(3, 12, Element::BF16, Element::BF16)), [8, 2]);
         assert_eq!(alignments(&kind(6, 7, Element::F16, Element::F32)), [2, 8]);
+    }
+
+    #[test]
+    fn algorithms_are_asked_for_at_the_top_of_a_bucket() {
+        assert_eq!([1, 9, 64, 65, 256, 257, 1024, 1025, 8192, 100_000].map(bucket), [64, 64, 64, 256, 256, 1024, 1024, 8192, 8192, 8192]);
+        for top in BUCKETS {
+            assert!(samples(top).contains(&top));
+            assert!(samples(top).into_iter().all(|rows| bucket(rows) == top), "{top}");
+        }
+        assert_eq!(samples(67), [67]);
+    }
+
+    #[test]
+    fn an_attribute_that_cannot_be_read_is_no_split() {
+        for (parts, scheme) in [(None, None), (Some(1), None), (None, Some(0)), (Some(0), Some(0)), (Some(1), Some(0))] {
+            assert!(!is_split(parts, scheme), "{parts:?} {scheme:?}");
+        }
+        for (parts, scheme) in [(Some(2), None), (Some(1), Some(2)), (None, Some(1)), (Some(4), Some(0))] {
+            assert!(is_split(parts, scheme), "{parts:?} {scheme:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Products by the vendor's library.
 
 use bytemuck::Pod;
-use tokenflow_gpu::{Element, Gpu, Product};
+use tokenflow_gpu::{DeviceChoice, Element, Gpu, Product};
 
 use crate::card::{download, on_nvidia, upload};
 
@@ -81,6 +81,59 @@ fn a_products_kind_is_prepared_once_and_can_be_recorded_then() {
         assert_eq!(emulated.counters().allocations, 0);
         assert_eq!(download::<f32>(gpu, &stream, &out), expected);
         issue(0).unwrap();
+    });
+}
+
+/// As many rows of the product as the emulated card does quickly.
+fn small(rows: usize) -> Product {
+    Product { rows, features: FEATURES, inner: INNER, element: Element::F32, out: Element::F32 }
+}
+
+#[test]
+fn a_bucket_of_rows_shares_an_algorithm() {
+    on_nvidia(|gpu, emulated| {
+        let (x, weight) = (values(5, 257 * INNER), values(6, FEATURES * INNER));
+        let expected = multiply(&x, &weight, 257);
+        assert!(gpu.driver().has_products());
+        emulated.reset_counters();
+        for (rows, heuristics) in [(1, 1), (64, 1), (33, 1), (65, 2), (256, 2), (257, 3), (9, 3)] {
+            assert_eq!(run::<f32, f32>(gpu, &x, &weight, 0, small(rows)), expected[..rows * FEATURES], "{rows} rows");
+            assert_eq!(emulated.counters().heuristics, heuristics, "{rows} rows");
+        }
+        assert_eq!(emulated.counters().errors, 0, "{}", emulated.last_error());
+    });
+}
+
+/// The emulated library's algorithms do 67 rows only where they were asked for them.
+#[test]
+fn a_number_of_rows_that_a_buckets_algorithm_does_not_do_has_its_own() {
+    on_nvidia(|gpu, emulated| {
+        let (x, weight) = (values(7, 67 * INNER), values(8, FEATURES * INNER));
+        let expected = multiply(&x, &weight, 67);
+        let heuristics = [66, 67, 67, 66].map(|rows| {
+            assert_eq!(run::<f32, f32>(gpu, &x, &weight, 0, small(rows)), expected[..rows * FEATURES], "{rows} rows");
+            emulated.counters().heuristics
+        });
+        assert_eq!(heuristics, [1, 2, 2, 2]);
+    });
+}
+
+#[test]
+fn products_have_a_workspace_where_there_is_room_for_one() {
+    on_nvidia(|gpu, emulated| {
+        let before = gpu.memory().unwrap().free;
+        assert!(gpu.driver().has_products());
+        assert_eq!(before - gpu.memory().unwrap().free, 32 << 20);
+        emulated.reset_counters();
+        let (x, weight) = (values(9, INNER), values(10, FEATURES * INNER));
+        assert_eq!(run::<f32, f32>(gpu, &x, &weight, 0, small(1)), multiply(&x, &weight, 1));
+
+        let total = gpu.memory().unwrap().total;
+        emulated.limit_memory(48 << 20);
+        let crowded = Gpu::open(DeviceChoice::Cuda(Some(0))).unwrap();
+        assert!(crowded.driver().has_products());
+        assert_eq!(run::<f32, f32>(&crowded, &x, &weight, 0, small(1)), multiply(&x, &weight, 1));
+        emulated.limit_memory(total);
     });
 }
 
