@@ -111,6 +111,26 @@ fn in_parallel<T: Sync, R: Send>(jobs: &[T], work: impl Fn(&T) -> anyhow::Result
     all.into_iter().map(|(_, result)| result).collect()
 }
 
+/// Puts binaries of all kernels into `out`, where there is a compiler; false where there is none.
+///
+/// # Errors
+/// As [`run`].
+pub fn prebuild(out: &Path, nvcc: Option<&Path>) -> anyhow::Result<bool> {
+    let nvcc = match nvcc {
+        Some(nvcc) => nvcc.into(),
+        None => match Toolkit::present(&build::target_folder()) {
+            Some(toolkit) => toolkit.nvcc,
+            None => return Ok(false),
+        },
+    };
+    // Binaries of other texts would never be asked for.
+    if out.exists() {
+        fs::remove_dir_all(out).with_context(|| format!("{} cannot be removed", out.display()))?;
+    }
+    run(&BuildKernelsArgs { check: false, out: Some(out.into()), nvcc: Some(nvcc), hip: false })?;
+    Ok(true)
+}
+
 /// Names and texts of the kernels and their headers.
 fn texts(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     let entries = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;

@@ -17,6 +17,9 @@ use tokenflow_gpu::{
 
 use crate::card::Card;
 
+/// Names a folder of kernels that were compiled elsewhere, as for the engine.
+pub(crate) const PREBUILT: &str = "TOKENFLOW_KERNELS";
+
 /// # Errors
 /// When there is none, with what was looked for and where.
 pub fn gpu(device: &str) -> anyhow::Result<Gpu> {
@@ -65,7 +68,9 @@ pub fn with_kernels(gpu: Gpu, sources: &Sources<'_>, cache: Option<PathBuf>) -> 
             *compiled.lock().expect("nobody panics with it") += 1;
         }
     };
-    let options = LoadOptions { progress: &progress, cache, ..LoadOptions::default() };
+    // What a compiler here makes is what is to be checked; without one, what another made.
+    let prebuilt = if gpu.driver().compiler().is_ok() { None } else { std::env::var_os(PREBUILT).map(PathBuf::from) };
+    let options = LoadOptions { progress: &progress, cache, prebuilt };
     let kernels = Kernels::load(&gpu, sources, &options).context("kernels")?;
     eprintln!(
         "   kernels are ready after {:.1} s, {} files compiled",

@@ -19,6 +19,7 @@ use tokenflow_tests::{
 use crate::{
     kernels::Random,
     models::FAMILIES,
+    open::PREBUILT,
     report::Finding,
     sections::{Settings, Teller},
     speed,
@@ -52,7 +53,14 @@ fn starts(settings: &Settings, scratch: &Path) -> anyhow::Result<Vec<Finding>> {
     for name in ["first start, kernels compiled", "second start, kernels kept"] {
         let began = Instant::now();
         let mut command = server(settings, &folder)?;
-        command.env("TOKENFLOW_CACHE", &cache).args(["--dtype", "bfloat16", "--max-model-len", "128", "--num-gpu-blocks-override", "64"]);
+        command.env("TOKENFLOW_CACHE", &cache).env_remove(PREBUILT).args([
+            "--dtype",
+            "bfloat16",
+            "--max-model-len",
+            "128",
+            "--num-gpu-blocks-override",
+            "64",
+        ]);
         command.args(["--max-num-seqs", "4", "--max-num-batched-tokens", "64"]);
         let daemon = Daemon::start_within(command, START_TIMEOUT)?;
         found.push(Finding::measurement(name, began.elapsed().as_secs_f64(), "s"));

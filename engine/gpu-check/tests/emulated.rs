@@ -54,7 +54,7 @@ struct Mutation {
 /// Checks that execute a file, and the kernels that they take.
 fn checks_of(file: &str) -> (&'static [&'static str], &'static [&'static str]) {
     match file {
-        "attention.cuh" | "attention_args.cuh" | "attention_decode.cu" | "attention_prefill.cu" | "rope.cu" | "kv.cuh" => (
+        "attention.cuh" | "attention_args.cuh" | "softmax.cuh" | "attention_decode.cu" | "attention_prefill.cu" | "rope.cu" | "kv.cuh" => (
             &["attention bf16 over bf16", "attention bf16 over fp8", "attention f16 over f16"],
             &["attention_decode.cu", "attention_prefill.cu", "rope.cu"],
         ),
@@ -111,7 +111,8 @@ fn assert_found(file: &'static str, find: &'static str, nth: usize, replace: &'s
 #[test]
 fn a_missing_barrier_is_found() {
     // Keys and values are overwritten while another team still reads them.
-    assert!(assert_found("attention_prefill.cu", BARRIER, 1, "").contains("race"));
+    let error = assert_found("attention_prefill.cu", BARRIER, 0, "");
+    assert!(error.contains("race") || error.contains("nobody has written"), "{error}");
     // A sum is read before all warps have written their part.
     let error = assert_found("reduce.cuh", BARRIER, 1, "");
     assert!(error.contains("race") || error.contains("nobody has written"), "{error}");
@@ -127,15 +128,15 @@ fn a_barrier_that_some_threads_miss_is_found() {
 
 #[test]
 fn copies_that_are_not_waited_for_are_found() {
-    assert_found("attention_decode.cu", "copy_wait<1>();", 0, "");
-    assert_found("attention_prefill.cu", "copy_wait<1>();", 0, "copy_wait<2>();");
+    assert_found("attention_decode.cu", "copy_wait<0>();", 0, "");
+    assert_found("attention_prefill.cu", "copy_wait<0>();", 0, "copy_wait<1>();");
 }
 
 #[test]
 fn masks_that_are_off_by_one_are_found() {
     assert_found("attention_prefill.cu", "seen_to[i] = exists ? position + 1 : 0;", 0, "seen_to[i] = exists ? position : 0;");
     assert_found("attention_args.cuh", "position - window + 1 : 0", 0, "position - window : 0");
-    assert_found("attention.cuh", "position < seen_to[j / 2]", 0, "position <= seen_to[j / 2]");
+    assert_found("attention_prefill.cu", "position < seen_to[i]", 1, "position <= seen_to[i]");
 }
 
 #[test]

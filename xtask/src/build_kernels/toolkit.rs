@@ -20,11 +20,21 @@ const PACKAGES: [&str; 6] = [
     "nvidia-cuda-cccl==13.0.*",
 ];
 
+/// Where it is installed, in the target folder.
+const ENVIRONMENT: &str = "cuda-toolkit";
+
 pub struct Toolkit {
     pub nvcc: PathBuf,
 }
 
 impl Toolkit {
+    /// One that is there already.
+    pub fn present(target: &Path) -> Option<Self> {
+        let home = env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin/nvcc")).filter(|nvcc| nvcc.is_file());
+        let nvcc = home.or_else(|| requirements::find("nvcc")).or_else(|| installed(&target.join(ENVIRONMENT)))?;
+        Some(Self { nvcc })
+    }
+
     /// # Errors
     /// Names where it was looked for, where it is not found and cannot be installed.
     pub fn find(given: Option<&Path>, target: &Path) -> anyhow::Result<Self> {
@@ -32,14 +42,10 @@ impl Toolkit {
             ensure!(nvcc.is_file(), "{} is no compiler", nvcc.display());
             return Ok(Self { nvcc: nvcc.into() });
         }
-        let home = env::var_os("CUDA_HOME").map(|home| PathBuf::from(home).join("bin/nvcc")).filter(|nvcc| nvcc.is_file());
-        if let Some(nvcc) = home.or_else(|| requirements::find("nvcc")) {
-            return Ok(Self { nvcc });
+        if let Some(present) = Self::present(target) {
+            return Ok(present);
         }
-        let environment = target.join("cuda-toolkit");
-        if let Some(nvcc) = installed(&environment) {
-            return Ok(Self { nvcc });
-        }
+        let environment = target.join(ENVIRONMENT);
         eprintln!("nvcc is neither in CUDA_HOME nor on PATH: installing it from PyPI into {} (0.5 GB)", environment.display());
         install(&environment)?;
         let nvcc = installed(&environment).with_context(|| format!("PyPI's packages put no nvcc into {}", environment.display()))?;

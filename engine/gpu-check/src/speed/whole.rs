@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use tokenflow_engine::cli::{DTypeArg, DeviceArg, KvCacheDTypeArg};
 
 use crate::{
     kernels::Random,
-    models,
+    models, open,
     report::Finding,
     running::{Request, Running, Said, config},
     sections::{Settings, Teller},
@@ -68,9 +69,23 @@ pub(super) fn measure(settings: &Settings, shape: &Shape, rates: Rates, teller: 
         if settings.tiny && kv == KvCacheDTypeArg::Fp8 {
             continue;
         }
+        wait_for_memory(&settings.device)?;
         teller.measure(name, about(45), || on_device(&folder, device, kv, name, shape, rates, settings.tiny));
     }
     Ok(())
+}
+
+/// Waits until most of the card's memory is free: an engine that was dropped gives its own back when its thread has ended.
+fn wait_for_memory(device: &str) -> anyhow::Result<()> {
+    let gpu = open::gpu(device)?;
+    let began = Instant::now();
+    loop {
+        let memory = gpu.memory()?;
+        if memory.free > memory.total / 10 * 8 || began.elapsed() > Duration::from_secs(10) {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn on_device(
