@@ -24,6 +24,7 @@ pub(super) fn kernel_dim(head_dim: usize) -> usize {
 }
 
 impl CudaBackend {
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn run_rope(
         &self,
         batch: &CudaBatch,
