@@ -58,7 +58,7 @@ template <class Kv, u32 DIM>
 struct Tiles {
     typedef Kv E;
     static constexpr u32 STRIDE = DIM + 8;
-    E stages[2][2][TILE][STRIDE];
+    alignas(16) E stages[2][2][TILE][STRIDE];
 
     DEVICE void clear(u32 head_dim) { clear_padding<E, STRIDE>(stages[0][0], 4 * TILE, head_dim, DIM); }
     DEVICE void load(const Context& context, u32 start, u32 stage) {
@@ -75,7 +75,7 @@ struct Tiles<e4m3, DIM> {
     typedef bf16 E;
     static constexpr u32 STRIDE = DIM + 8;
     alignas(16) e4m3 stages[2][2][TILE][DIM];
-    E wide[2][TILE][STRIDE];
+    alignas(16) E wide[2][TILE][STRIDE];
 
     DEVICE void clear(u32 head_dim) { clear_padding<E, STRIDE>(wide[0], 2 * TILE, head_dim, DIM); }
     DEVICE void load(const Context& context, u32 start, u32 stage) {

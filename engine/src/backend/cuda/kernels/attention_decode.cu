@@ -23,7 +23,7 @@ constexpr u32 TEAM_POSITIONS = TILE / ATTENTION_TEAMS;
 
 /// What teams tell each other of a tile.
 template <class E>
-struct Exchange {
+struct alignas(16) Exchange {
     E weights[DECODE_ROWS][TILE + 8];
     /// The greatest score of each row, and the lanes' parts of the sum of weights.
     float maxima[ATTENTION_TEAMS][DECODE_ROWS];

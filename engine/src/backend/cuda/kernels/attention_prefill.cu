@@ -13,7 +13,7 @@ template <class Kv, u32 DIM>
 struct PrefillShared {
     typedef typename Tiles<Kv, DIM>::E E;
     Tiles<Kv, DIM> tiles;
-    E queries[PREFILL_ROWS][DIM + 8];
+    alignas(16) E queries[PREFILL_ROWS][DIM + 8];
 };
 
 /// Weighted sums of values of rows `lane / 4` and 8 more, 8 dimensions each; the greatest score so far; the sum of weights relative to it,
