@@ -153,6 +153,11 @@ fn indices_that_are_off_by_one_are_found() {
     assert_found("moe_route.cu", "below += args.experts[i] < expert", 0, "below += args.experts[i] <= expert");
 }
 
+#[test]
+fn a_tile_that_is_multiplied_before_it_is_there_is_found() {
+    assert_found("tile.cuh", "copy_wait<TILE_STAGES - 2>();", 0, "copy_wait<TILE_STAGES - 1>();");
+}
+
 /// Takes every barrier away in turn; takes minutes.
 #[test]
 #[ignore = "compiles each kernel many times"]

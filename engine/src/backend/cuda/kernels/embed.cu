@@ -25,7 +25,7 @@ DEVICE void embed_row(const EmbedArgs& args, u32 token) {
     float* to = args.out + u64(block_index_x()) * args.table.columns;
     for (u32 column = thread_index() * N; column < args.table.columns; column += block_threads() * N) {
         float values[N];
-        Format::load(args.table, token, column, values);
+        load_weights<Format>(args.table, token, column, values);
         UNROLL
         for (u32 i = 0; i < N; i++) to[column + i] = values[i] * args.scale;
     }

@@ -22,7 +22,7 @@ DEVICE void multiply_few_rows(const WeightArgs& weight, const T* x, const float*
         UNROLL
         for (u32 f = 0; f < WARP_FEATURES; f++) {
             // The last feature stands in for one that is not there.
-            Format::load(weight, feature0 + least(f, num_features - 1), column, values[f]);
+            load_weights<Format>(weight, feature0 + least(f, num_features - 1), column, values[f]);
         }
         UNROLL
         for (u32 m = 0; m < M; m++) {

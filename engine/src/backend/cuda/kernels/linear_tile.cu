@@ -5,17 +5,17 @@
 
 namespace {
 
-template <class T, class E, class Out, class Format>
+template <class T, class Out, class Format>
 DEVICE void linear_tile(const LinearArgs& args) {
     u32 first = block_index_y() * TILE_ROWS;
-    multiply_tile<T, E, Out, Format>(args.weight, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out), args.out_cols,
+    multiply_tile<T, Out, Format>(args.weight, static_cast<const T*>(args.x), args.bias, static_cast<Out*>(args.out), args.out_cols,
                                      least(args.rows - first, TILE_ROWS), DenseRows{first});
 }
 
 }  // namespace
 
 #define LINEAR_TILE(t, T, out, Out, format, ...) \
-    KERNEL(linear_##t##_##format##_##out##_tile, LinearArgs, TILE_THREADS, linear_tile<T, T, Out, __VA_ARGS__>)
+    KERNEL(linear_##t##_##format##_##out##_tile, LinearArgs, TILE_THREADS, linear_tile<T, Out, __VA_ARGS__>)
 #define LINEAR_TILES(t, T, out, Out)                 \
     LINEAR_TILE(t, T, out, Out, t, Plain<T, 8>)      \
     IF_Q8_0(LINEAR_TILE(t, T, out, Out, q8_0, Q8_0)) \

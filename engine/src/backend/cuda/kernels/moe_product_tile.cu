@@ -9,7 +9,7 @@ template <class T, class Format>
 DEVICE void multiply_visit_tile(const ExpertsArgs& args) {
     const u32* tile = args.tiles + 3 * block_index_y();
     if (tile[2] == 0) return;
-    multiply_tile<T, T, T, Format>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), args.out_cols, tile[2],
+    multiply_tile<T, T, Format>(args.weights[tile[0]], static_cast<const T*>(args.x), nullptr, static_cast<T*>(args.out), args.out_cols, tile[2],
                                    VisitRows{args.sorted, tile[1], args.top_k});
 }
 

@@ -17,7 +17,7 @@ DEVICE void widen(const WidenArgs& args) {
     Out* out = static_cast<Out*>(args.out) + feature * args.weight.columns;
     for (u32 column = thread_index() * N; column < args.weight.columns; column += block_threads() * N) {
         float values[N];
-        Format::load(args.weight, feature, column, values);
+        load_weights<Format>(args.weight, feature, column, values);
         UNROLL
         for (u32 i = 0; i < N; i += 8) {
             Vec<Out, 8> part;
