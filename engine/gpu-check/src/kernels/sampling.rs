@@ -1,6 +1,6 @@
 //! Choosing tokens, and how likely they are: the same tokens as the CPU sampler, not merely similar ones.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use tokenflow_engine::backend::cuda::args;
 use tokenflow_engine::{
     sampling::{SamplingParams, sample, score},
@@ -56,34 +56,48 @@ fn device_params(request: &SampleRequest) -> args::SampleParams {
     }
 }
 
+/// Each of `rows` as the CPU sampler chooses.
+fn choose(card: &Card, rows: &[Vec<f32>], requests: &[SampleRequest], threads: u32) -> anyhow::Result<()> {
+    let (device, vocabulary) = (Device::new(card)?, rows[0].len());
+    let params: Vec<_> = requests.iter().map(device_params).collect();
+    let (total, out) = (rows.len() * vocabulary, device.allocate::<u32>(rows.len())?);
+    let args = args::Sample {
+        logits: device.upload(&rows.concat())?,
+        params: device.upload(&params)?,
+        values: device.allocate::<f32>(total)?,
+        ids: device.allocate::<u32>(total)?,
+        out,
+        vocabulary: vocabulary as u32,
+        unused: 0,
+    };
+    device.launch("sample", [rows.len() as u32, 1, 1], threads, 0, &args)?;
+    for (i, (found, (row, request))) in device.download::<u32>(out, rows.len())?.into_iter().zip(rows.iter().zip(requests)).enumerate() {
+        let expected = sample(row, request).token;
+        if found != expected {
+            bail!("row {i} of {vocabulary}: token {found}, not {expected}, for {:?}", request.params);
+        }
+    }
+    Ok(())
+}
+
 pub fn tokens(card: &Card) -> anyhow::Result<()> {
     for seed in 0..12 {
         let mut random = Random(seed);
         let (rows, vocabulary) = (12, [1, 17, 511, 512, 513, 1300, 5000][seed as usize % 7]);
         let rows: Vec<Vec<f32>> = (0..rows).map(|i| logits(&mut random, i % 6, vocabulary)).collect();
         let requests: Vec<SampleRequest> = rows.iter().map(|_| request(&mut random)).collect();
-        let device = Device::new(card)?;
-        let params: Vec<_> = requests.iter().map(device_params).collect();
-        let (total, out) = (rows.len() * vocabulary, device.allocate::<u32>(rows.len())?);
-        let args = args::Sample {
-            logits: device.upload(&rows.concat())?,
-            params: device.upload(&params)?,
-            values: device.allocate::<f32>(total)?,
-            ids: device.allocate::<u32>(total)?,
-            out,
-            vocabulary: vocabulary as u32,
-            unused: 0,
-        };
-        device.launch("sample", [rows.len() as u32, 1, 1], random.one_of(&[64, 256]), 0, &args)?;
-        for (i, (found, (row, request))) in device.download::<u32>(out, rows.len())?.into_iter().zip(rows.iter().zip(&requests)).enumerate()
-        {
-            let expected = sample(row, request).token;
-            if found != expected {
-                bail!("seed {seed}, row {i} of {vocabulary}: token {found}, not {expected}, for {:?}", request.params);
-            }
-        }
+        choose(card, &rows, &requests, random.one_of(&[64, 256])).with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
+}
+
+/// A row as large models have them, by as many threads as the engine launches.
+fn large_vocabulary(card: &Card) -> anyhow::Result<()> {
+    let mut random = Random(77);
+    let row = logits(&mut random, 1, 128_256);
+    // Whatever both bounds leave has weight: all digits of the search and most chunks of the draw are used.
+    let params = SamplingParams { temperature: 1.6, top_p: 0.95, top_k: 90_000, seed: random.bits(), ..SamplingParams::greedy() };
+    choose(card, &[row], &[SampleRequest::after(&params, &[], 5)], 1024)
 }
 
 pub fn likelihoods(card: &Card) -> anyhow::Result<()> {
@@ -130,4 +144,8 @@ pub fn likelihoods(card: &Card) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub const CHECKS: &[Check] = &[Check { name: "sampled tokens", run: tokens }, Check { name: "likelihoods", run: likelihoods }];
+pub const CHECKS: &[Check] = &[
+    Check { name: "sampled tokens", run: tokens },
+    Check { name: "a token of a large vocabulary", run: large_vocabulary },
+    Check { name: "likelihoods", run: likelihoods },
+];

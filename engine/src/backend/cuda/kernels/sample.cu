@@ -2,6 +2,7 @@
 // seed and the token's position. The same as the CPU sampler's choice.
 
 #include "truncate.cuh"
+#include "types.cuh"
 
 struct SampleParams {
     u64 seed, position;
@@ -29,21 +30,18 @@ namespace {
 
 /// Below this temperature the choice is greedy.
 constexpr float MIN_TEMPERATURE = 1e-5f;
-/// Weights that one thread reads at a time.
-constexpr u32 AT_ONCE = 8;
 
 struct SampleShared {
     BlockScratch<float> maxima;
     BlockScratch<Best> bests;
     TruncateScratch truncate;
     ChunkSums sums;
-    float weights[CHUNK];
-    double left;
+    alignas(16) float weights[CHUNK];
     u32 chunk, chosen, found;
 };
 
 struct One {
-    DEVICE u64 operator()(float) const { return 1; }
+    DEVICE u32 operator()(float) const { return 1; }
 };
 struct Weight {
     float max, scale;
@@ -55,41 +53,35 @@ DEVICE u32 draw(const Row& row, float max, float scale, double u, SampleShared& 
     constexpr u32 NONE = 0xffffffffu;
     u32 chunks = div_up(row.count, CHUNK);
     sum_chunks(row, max, scale, shared.sums);
+    // Thread 0's: what is left of the sum, and the last token with any weight, which is taken where rounding leaves a rest behind it.
+    double left = 0;
+    u32 chosen = NONE;
     if (thread_index() == 0) {
-        double left = sum_in_order(shared.sums, chunks) * u;
+        left = sum_in_order(shared.sums, chunks) * u;
         u32 chunk = 0;
         for (; chunk + 1 < chunks && left >= shared.sums.at[chunk]; chunk++) left -= shared.sums.at[chunk];
-        shared.left = left;
         shared.chunk = chunk;
-        shared.chosen = NONE;
-        shared.found = 0;
     }
     sync_block();
     for (u32 chunk = shared.chunk; chunk < chunks; chunk++) {
         u32 start = chunk * CHUNK, count = least(CHUNK, row.count - start);
-        for (u32 i = thread_index(); i < count; i += block_threads()) {
-            shared.weights[i] = sampling_exp(mul_rn(add_rn(row.values[start + i], -max), scale));
+        for (u32 i = thread_index(); i < CHUNK; i += block_threads()) {
+            shared.weights[i] = i < count ? sampling_exp(mul_rn(add_rn(row.values[start + i], -max), scale)) : 0;
         }
         sync_block();
         if (thread_index() == 0) {
-            // Rounding may leave a rest behind the last token: the last one with any weight is taken then.
-            double left = shared.left;
-            u32 chosen = shared.chosen;
             bool found = false;
-            for (u32 i = 0; i < count && !found; i += AT_ONCE) {
-                // Subtractions wait for each other; loads need not.
-                double weights[AT_ONCE];
+            for (u32 i = 0; i < count && !found; i += 4) {
+                auto weights = load<4>(shared.weights + i);
                 UNROLL
-                for (u32 j = 0; j < AT_ONCE; j++) weights[j] = i + j < count ? shared.weights[i + j] : 0;
-                UNROLL
-                for (u32 j = 0; j < AT_ONCE; j++) {
-                    if (found || !(weights[j] > 0)) continue;
+                for (u32 j = 0; j < 4; j++) {
+                    double weight = weights.at[j];
+                    if (found || weight == 0) continue;
                     chosen = start + i + j;
-                    found = left < weights[j];
-                    left -= weights[j];
+                    found = left < weight;
+                    left -= weight;
                 }
             }
-            shared.left = left;
             shared.chosen = chosen;
             shared.found = found;
         }

@@ -7,8 +7,36 @@
 /// Weights up to 1 as integers: 2^18 tokens of weight 1 just fit.
 constexpr double WEIGHT_UNIT = 35184372088832.0;
 
+/// What tokens of each digit amount to. Few digits are common, so that lanes add to copies of their own; and to halves of 64 bits, as shared
+/// memory adds 32 bits at once and 64 in a loop of attempts.
+struct DigitSums {
+    static constexpr u32 COPIES = 8;
+    u32 low[256][COPIES], high[256][COPIES];
+    u64 totals[256];
+
+    DEVICE void clear() {
+        for (u32 i = thread_index(); i < 256 * COPIES; i += block_threads()) low[i / COPIES][i % COPIES] = high[i / COPIES][i % COPIES] = 0;
+    }
+    DEVICE void add(u32 digit, u32 amount) { atomic_add(&low[digit][thread_index() % COPIES], amount); }
+    DEVICE void add(u32 digit, u64 amount) {
+        u32 part = u32(amount), before = atomic_add(&low[digit][thread_index() % COPIES], part);
+        // Whatever the order, every time that the low half runs over is seen once.
+        u32 rest = u32(amount >> 32) + (before + part < part);
+        if (rest > 0) atomic_add(&high[digit][thread_index() % COPIES], rest);
+    }
+    /// Between barriers.
+    DEVICE void total() {
+        for (u32 d = thread_index(); d < 256; d += block_threads()) {
+            u64 sum = 0;
+            UNROLL
+            for (u32 i = 0; i < COPIES; i++) sum += (u64(high[d][i]) << 32) + low[d][i];
+            totals[d] = sum;
+        }
+    }
+};
+
 struct TruncateScratch {
-    u64 digits[256];
+    DigitSums digits;
     BlockScratch<u32> warps;
     /// What the thread that looks at the digits found.
     u32 digit, equals;
@@ -70,6 +98,30 @@ DEVICE u64 integer_weight(float value, float max, float scale) {
     return u64(double(sampling_exp(mul_rn(add_rn(value, -max), scale))) * WEIGHT_UNIT + 0.5);
 }
 
+/// From the highest digit on, the first with which the goal is reached, at the latest the lowest that holds anything; and what those above
+/// it reach. One thread, which adds in this order.
+DEVICE void find_digit(double goal, double reached, TruncateScratch& scratch) {
+    constexpr u32 TOGETHER = 8;
+    u32 digit = 255;
+    double above = reached;
+    bool is_reached = false;
+    for (u32 end = 256; end > 0 && !is_reached; end -= TOGETHER) {
+        u64 totals[TOGETHER];
+        UNROLL
+        for (u32 i = 0; i < TOGETHER; i++) totals[i] = scratch.digits.totals[end - 1 - i];
+        UNROLL
+        for (u32 i = 0; i < TOGETHER; i++) {
+            if (is_reached || totals[i] == 0) continue;
+            digit = end - 1 - i;
+            above = reached;
+            reached += double(totals[i]);
+            is_reached = !(reached < goal);
+        }
+    }
+    scratch.digit = digit;
+    scratch.reached = above;
+}
+
 /// Finds what stays of a row whose likeliest tokens are taken until they amount to `goal`: tokens of amount 1 each, or of their weight.
 template <class Amount>
 DEVICE Kept take_until(const Row& row, double goal, Amount amount, TruncateScratch& scratch) {
@@ -77,35 +129,16 @@ DEVICE Kept take_until(const Row& row, double goal, Amount amount, TruncateScrat
     double reached = 0;
     for (u32 shift = 32; shift > 0;) {
         shift -= 8;
-        for (u32 d = thread_index(); d < 256; d += block_threads()) scratch.digits[d] = 0;
+        scratch.digits.clear();
         sync_block();
         for (u32 i = thread_index(); i < row.count; i += block_threads()) {
             u32 order = ordered(row.values[i]);
-            if (shift == 24 || order >> (shift + 8) == prefix) atomic_add(&scratch.digits[order >> shift & 255], amount(row.values[i]));
+            if (shift == 24 || order >> (shift + 8) == prefix) scratch.digits.add(order >> shift & 255, amount(row.values[i]));
         }
         sync_block();
-        if (thread_index() == 0) {
-            // Ends at the lowest digit that holds anything, at the latest; where nothing is to be reached, the first that is there will do.
-            u32 digit = 255;
-            double before = reached;
-            bool found = false;
-            for (u32 next = 256; next > 0 && !found; next -= 8) {
-                // Sums wait for each other; loads need not.
-                u64 amounts[8];
-                UNROLL
-                for (u32 j = 0; j < 8; j++) amounts[j] = scratch.digits[next - 1 - j];
-                UNROLL
-                for (u32 j = 0; j < 8; j++) {
-                    if (found || amounts[j] == 0) continue;
-                    digit = next - 1 - j;
-                    before = reached;
-                    found = reached + double(amounts[j]) >= goal;
-                    reached += double(amounts[j]);
-                }
-            }
-            scratch.digit = digit;
-            scratch.reached = before;
-        }
+        scratch.digits.total();
+        sync_block();
+        if (thread_index() == 0) find_digit(goal, reached, scratch);
         sync_block();
         prefix = prefix << 8 | scratch.digit;
         reached = scratch.reached;
