@@ -96,19 +96,20 @@ pub fn activation<T: Element>(card: &Card) -> anyhow::Result<()> {
     let cpu = reference(KvType::F32);
     for (name, f) in [("silu", Activation::Silu), ("gelu", Activation::Gelu), ("gelu_tanh", Activation::GeluTanh)] {
         let mut random = Random(f as u64);
-        let (rows, cols) = (random.within(1..=6), random.within(1..=300));
+        // Both with columns that 16 bytes divide and with others; more rows than the grid has.
+        let (rows, cols) = (random.within(4..=6), if f == Activation::Gelu { random.within(1..=300) } else { random.within(1..=60) * 8 });
         let x: Vec<f32> = T::rounded(&random.values(rows * 2 * cols).iter().map(|v| v * 9.0).collect::<Vec<_>>());
         let device = Device::new(card)?;
         let (input, out) = (device.upload(&T::all(&x))?, device.allocate::<T>(rows * cols)?);
         let mut args = args::Activation { x: input, out, rows: rows as u32, cols: cols as u32, cap: 0.0, unused: 0 };
-        device.launch(&format!("gated_{name}_{}", T::NAME), [3, 1, 1], 128, 0, &args)?;
+        device.launch(&format!("gated_{name}_{}", T::NAME), [2, 3, 1], 64, 0, &args)?;
         let mut expected = cpu.buffer();
         let mut x = CpuBuffer::from_vec(rows, 2 * cols, x);
         cpu.gated_activate(f, &x, &mut expected);
         card.compare(name, &T::values(&device.download(out, rows * cols)?), expected.as_slice(), 1e-5 + T::ROUNDING)?;
 
         (args.out, args.cols) = (args.x, 2 * cols as u32);
-        device.launch(&format!("{name}_{}", T::NAME), [3, 1, 1], 128, 0, &args)?;
+        device.launch(&format!("{name}_{}", T::NAME), [2, 3, 1], 64, 0, &args)?;
         cpu.activate(f, &mut x);
         card.compare(name, &T::values(&device.download(input, rows * 2 * cols)?), x.as_slice(), 1e-5 + T::ROUNDING)?;
     }
@@ -119,7 +120,7 @@ fn soft_cap(card: &Card) -> anyhow::Result<()> {
     let (cpu, device) = (reference(KvType::F32), Device::new(card)?);
     let values: Vec<f32> = Random(1).values(1000).iter().map(|v| v * 90.0).collect();
     let x = device.upload(&values)?;
-    device.launch("soft_cap", [2, 1, 1], 128, 0, &args::Activation { x, out: x, rows: 4, cols: 250, cap: 30.0, unused: 0 })?;
+    device.launch("soft_cap", [2, 3, 1], 128, 0, &args::Activation { x, out: x, rows: 4, cols: 250, cap: 30.0, unused: 0 })?;
     let mut expected = CpuBuffer::from_vec(4, 250, values);
     cpu.soft_cap(&mut expected, 30.0);
     card.compare("soft cap", &device.download(x, 1000)?, expected.as_slice(), 2e-6)
@@ -174,10 +175,24 @@ fn columns<T: Element>(card: &Card) -> anyhow::Result<()> {
         out_cols: order.len() as u32,
         unused: 0,
     };
-    device.launch(&format!("pick_columns_{}", T::NAME), [2, 1, 1], 64, 0, &args)?;
+    device.launch(&format!("pick_columns_{}", T::NAME), [1, 3, 1], 64, 0, &args)?;
     let picked = |row: &[T]| order.iter().map(|&c| row.get(c as usize).map_or(0.0, |x| x.to_f32())).collect::<Vec<f32>>();
     let expected: Vec<f32> = x.chunks_exact(cols).flat_map(picked).collect();
     card.compare("picked columns", &T::values(&device.download(out, rows * order.len())?), &expected, 0.0)
+}
+
+fn bias<T: Element>(card: &Card) -> anyhow::Result<()> {
+    let (device, mut random) = (Device::new(card)?, Random(6));
+    for cols in [104, 37] {
+        let rows = 5;
+        let (x, bias) = (T::all(&random.values(rows * cols)), random.values(cols));
+        let out = device.upload(&x)?;
+        let args = args::Bias { x: out, bias: device.upload(&bias)?, rows: rows as u32, cols: cols as u32 };
+        device.launch(&format!("add_bias_{}", T::NAME), [1, 3, 1], 64, 0, &args)?;
+        let expected: Vec<f32> = T::values(&x).iter().zip(bias.iter().cycle()).map(|(x, bias)| x + bias).collect();
+        card.compare("biased", &T::values(&device.download(out, rows * cols)?), &T::rounded(&expected), 0.0)?;
+    }
+    Ok(())
 }
 
 /// Each copy sees what those before it wrote.
@@ -218,6 +233,9 @@ pub const CHECKS: &[Check] = &[
     Check { name: "stream f32", run: stream::<f32> },
     Check { name: "stream bf16", run: stream::<bf16> },
     Check { name: "stream f16", run: stream::<f16> },
+    Check { name: "bias f32", run: bias::<f32> },
+    Check { name: "bias bf16", run: bias::<bf16> },
+    Check { name: "bias f16", run: bias::<f16> },
     Check { name: "picked columns f32", run: columns::<f32> },
     Check { name: "picked columns bf16", run: columns::<bf16> },
     Check { name: "picked columns f16", run: columns::<f16> },

@@ -8,15 +8,18 @@ use std::sync::{
 
 use bytemuck::NoUninit;
 use parking_lot::Mutex;
-use tokenflow_gpu::{Event, Gpu, GpuError, Grid, Stream, kernels::LoadOptions};
+use tokenflow_gpu::{Element, Event, Gpu, GpuError, Grid, Stream, kernels::LoadOptions};
 
 use super::{
     buffer::Resized,
-    config::{CudaConfig, tag},
+    config::{CudaConfig, size_of_element, tag},
     library::Library,
     memory::Memory,
 };
 use crate::backend::BackendError;
+
+/// Blocks that a grid has at most along y.
+const MAX_GRID_Y: usize = 65535;
 
 pub(super) struct Device {
     pub(super) library: Library,
@@ -71,6 +74,14 @@ impl Device {
     /// Blocks of 256 threads for `work` items, over which they stride.
     pub(super) fn stride_blocks(&self, work: usize) -> usize {
         work.div_ceil(256).clamp(1, 8 * self.gpu.info().num_multiprocessors.max(1))
+    }
+
+    /// The grid and the threads of a block for `rows` of `cols` elements, as kernels take them that stride over both, 16 bytes at a time.
+    pub(super) fn rows_grid(&self, rows: usize, cols: usize, element: Element) -> ([usize; 3], u32) {
+        let in_piece = 16 / size_of_element(element);
+        let work = if cols.is_multiple_of(in_piece) { cols / in_piece } else { cols };
+        let threads = self.threads(work, 256);
+        ([work.div_ceil(threads as usize), rows.min(MAX_GRID_Y), 1], threads)
     }
 
     /// Does `work` unless something has failed, and keeps what fails.

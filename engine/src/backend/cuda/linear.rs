@@ -117,9 +117,8 @@ impl CudaBackend {
         unsafe { self.device.stream.product(&product, x, weight.weight.codes, out)? };
         let Some(bias) = bias else { return Ok(()) };
         let args = args::Bias { x: out, bias: bias.start(), rows: rows as u32, cols: weight.features() as u32 };
-        let total = rows * weight.features();
-        let blocks = self.device.stride_blocks(total);
-        self.device.launch(&["add_bias", tag(to)], [blocks, 1, 1], self.device.threads(total, 256), 0, &args)
+        let (grid, threads) = self.device.rows_grid(rows, weight.features(), to);
+        self.device.launch(&["add_bias", tag(to)], grid, threads, 0, &args)
     }
 
     /// `x` with its columns in the order of a weight's.
@@ -129,7 +128,8 @@ impl CudaBackend {
         let out = self.scratch.lock().part("picked columns", room)?;
         let (rows, cols) = (shape.rows as u32, shape.cols as u32);
         let args = args::Columns { x: x.data(), order, out, rows, cols, out_cols: out_cols as u32, unused: 0 };
-        device.launch(&["pick_columns", device.tag()], [device.stride_blocks(shape.rows * out_cols), 1, 1], 256, 0, &args)?;
+        let (grid, threads) = device.rows_grid(shape.rows, out_cols, device.config.compute);
+        device.launch(&["pick_columns", device.tag()], grid, threads, 0, &args)?;
         Ok(out)
     }
 }

@@ -88,8 +88,9 @@ impl CudaBackend {
         cap: f32,
     ) -> Result<(), GpuError> {
         let args = args::Activation { x, out, rows: rows as u32, cols: cols as u32, cap, unused: 0 };
-        let blocks = self.device.stride_blocks(rows * cols);
-        self.device.launch(kernel, [blocks, 1, 1], self.device.threads(rows * cols, 256), 0, &args)
+        // The grid fits any type: where logits, which are f32, are capped, threads stride.
+        let (grid, threads) = self.device.rows_grid(rows, cols, self.device.config.compute);
+        self.device.launch(kernel, grid, threads, 0, &args)
     }
 
     pub(super) fn run_gather(&self, batch: &CudaBatch, x: &Buffer, delta: Option<&Buffer>, out: &mut Buffer) -> Result<(), GpuError> {

@@ -17,7 +17,7 @@ pub(super) const FILES: &[Source<'static>] = sources![
 
 pub(super) const HEADERS: &[Source<'static>] = sources![
     "activation.cuh" "async.cuh" "attention.cuh" "attention_args.cuh" "device.cuh" "few_rows.cuh" "kv.cuh" "linear.cuh" "mma.cuh" "moe.cuh"
-    "reduce.cuh" "sampling.cuh" "select.cuh" "softmax.cuh" "tile.cuh" "truncate.cuh" "types.cuh" "weights.cuh"
+    "reduce.cuh" "rows.cuh" "sampling.cuh" "select.cuh" "softmax.cuh" "tile.cuh" "truncate.cuh" "types.cuh" "weights.cuh"
 ];
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-// Activations, alone and gated, and the cap of logits. Elementwise: each thread strides over the whole.
+// Activations, alone and gated, and the cap of logits. Grid x over columns, y over rows.
 
 #include "activation.cuh"
+#include "rows.cuh"
 #include "select.cuh"
-#include "types.cuh"
 
 struct ActivationArgs {
     /// `[rows][cols]`, or `[rows][2 * cols]` with gates before what they gate.
@@ -16,35 +16,49 @@ struct ActivationArgs {
 
 namespace {
 
+/// `F` of each value.
+template <class T, class F>
+struct Alone {
+    const ActivationArgs& args;
+    F f;
+    template <u32 N>
+    DEVICE void of(u32 row, u32 column) const {
+        u64 at = u64(row) * args.cols + column;
+        auto values = load<N>(static_cast<const T*>(args.x) + at);
+        UNROLL
+        for (u32 i = 0; i < N; i++) values.at[i] = narrow<T>(f.of(to_float(values.at[i])));
+        store(static_cast<T*>(args.out) + at, values);
+    }
+};
+
+/// `F` of each gate, times what it gates.
+template <class T, class F>
+struct Gated {
+    const ActivationArgs& args;
+    template <u32 N>
+    DEVICE void of(u32 row, u32 column) const {
+        const T* x = static_cast<const T*>(args.x) + u64(row) * 2 * args.cols + column;
+        auto gates = load<N>(x), values = load<N>(x + args.cols);
+        UNROLL
+        for (u32 i = 0; i < N; i++) values.at[i] = narrow<T>(F::of(to_float(gates.at[i])) * to_float(values.at[i]));
+        store(static_cast<T*>(args.out) + u64(row) * args.cols + column, values);
+    }
+};
+
+struct Cap {
+    float cap;
+    DEVICE float of(float x) const { return tanhf(x / cap) * cap; }
+};
+
 template <class T, class F>
 DEVICE void gated(const ActivationArgs& args) {
-    const T* x = static_cast<const T*>(args.x);
-    T* out = static_cast<T*>(args.out);
-    u64 total = u64(args.rows) * args.cols;
-    for (u64 i = u64(block_index_x()) * block_threads() + thread_index(); i < total; i += u64(grid_size_x()) * block_threads()) {
-        const T* row = x + i / args.cols * 2 * args.cols + i % args.cols;
-        out[i] = narrow<T>(F::of(to_float(row[0])) * to_float(row[args.cols]));
-    }
+    each_piece<T>(args.rows, args.cols, Gated<T, F>{args});
 }
-
 template <class T, class F>
 DEVICE void plain(const ActivationArgs& args) {
-    const T* x = static_cast<const T*>(args.x);
-    T* out = static_cast<T*>(args.out);
-    u64 total = u64(args.rows) * args.cols;
-    for (u64 i = u64(block_index_x()) * block_threads() + thread_index(); i < total; i += u64(grid_size_x()) * block_threads()) {
-        out[i] = narrow<T>(F::of(to_float(x[i])));
-    }
+    each_piece<T>(args.rows, args.cols, Alone<T, F>{args, {}});
 }
-
-DEVICE void cap_logits(const ActivationArgs& args) {
-    const float* x = static_cast<const float*>(args.x);
-    float* out = static_cast<float*>(args.out);
-    u64 total = u64(args.rows) * args.cols;
-    for (u64 i = u64(block_index_x()) * block_threads() + thread_index(); i < total; i += u64(grid_size_x()) * block_threads()) {
-        out[i] = tanhf(x[i] / args.cap) * args.cap;
-    }
-}
+DEVICE void cap_logits(const ActivationArgs& args) { each_piece<float>(args.rows, args.cols, Alone<float, Cap>{args, {args.cap}}); }
 
 }  // namespace
 

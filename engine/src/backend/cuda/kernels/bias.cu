@@ -1,6 +1,6 @@
-// Adds a bias to a product that the vendor's library has made. Elementwise: each thread strides over the whole.
+// Adds a bias to a product that the vendor's library has made. Grid x over columns, y over rows.
 
-#include "types.cuh"
+#include "rows.cuh"
 
 struct BiasArgs {
     /// `[rows][cols]`
@@ -12,12 +12,22 @@ struct BiasArgs {
 namespace {
 
 template <class T>
-DEVICE void add_bias(const BiasArgs& args) {
-    T* x = static_cast<T*>(args.x);
-    u64 total = u64(args.rows) * args.cols;
-    for (u64 i = u64(block_index_x()) * block_threads() + thread_index(); i < total; i += u64(grid_size_x()) * block_threads()) {
-        x[i] = narrow<T>(to_float(x[i]) + args.bias[i % args.cols]);
+struct Biased {
+    const BiasArgs& args;
+    template <u32 N>
+    DEVICE void of(u32 row, u32 column) const {
+        T* x = static_cast<T*>(args.x) + u64(row) * args.cols + column;
+        auto values = load<N>(x);
+        auto bias = load_floats<N>(args.bias + column);
+        UNROLL
+        for (u32 i = 0; i < N; i++) values.at[i] = narrow<T>(to_float(values.at[i]) + bias.at[i]);
+        store(x, values);
     }
+};
+
+template <class T>
+DEVICE void add_bias(const BiasArgs& args) {
+    each_piece<T>(args.rows, args.cols, Biased<T>{args});
 }
 
 }  // namespace

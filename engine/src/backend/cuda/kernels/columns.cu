@@ -1,8 +1,8 @@
 // Activations in the order of a weight's columns: where groups of a 4-bit matrix are scattered (GPTQ's act-order), the host has sorted its
-// columns by group and filled groups up. Elementwise: each thread strides over the whole.
+// columns by group and filled groups up. Grid x over columns of the result, y over rows.
 
+#include "rows.cuh"
 #include "select.cuh"
-#include "types.cuh"
 
 struct ColumnsArgs {
     /// `[rows][cols]`
@@ -17,14 +17,24 @@ struct ColumnsArgs {
 namespace {
 
 template <class T>
-DEVICE void pick_columns(const ColumnsArgs& args) {
-    const T* x = static_cast<const T*>(args.x);
-    T* out = static_cast<T*>(args.out);
-    u64 total = u64(args.rows) * args.out_cols;
-    for (u64 i = u64(block_index_x()) * block_threads() + thread_index(); i < total; i += u64(grid_size_x()) * block_threads()) {
-        u32 column = args.order[i % args.out_cols];
-        out[i] = column < args.cols ? x[i / args.out_cols * args.cols + column] : narrow<T>(0.0f);
+struct Picked {
+    const ColumnsArgs& args;
+    template <u32 N>
+    DEVICE void of(u32 row, u32 column) const {
+        const T* x = static_cast<const T*>(args.x) + u64(row) * args.cols;
+        Vec<T, N> values;
+        UNROLL
+        for (u32 i = 0; i < N; i++) {
+            u32 from = args.order[column + i];
+            values.at[i] = from < args.cols ? x[from] : narrow<T>(0.0f);
+        }
+        store(static_cast<T*>(args.out) + u64(row) * args.out_cols + column, values);
     }
+};
+
+template <class T>
+DEVICE void pick_columns(const ColumnsArgs& args) {
+    each_piece<T>(args.rows, args.out_cols, Picked<T>{args});
 }
 
 }  // namespace

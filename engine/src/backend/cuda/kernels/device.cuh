@@ -24,6 +24,7 @@ constexpr u32 WARP = EMULATED_WARP;
 #define block_index_y() (emulator::current.block.y)
 #define block_index_z() (emulator::current.block.z)
 #define grid_size_x() (emulator::current.grid_dim.x)
+#define grid_size_y() (emulator::current.grid_dim.y)
 #define sync_block() emulator::barrier(__FILE__, __LINE__)
 #define sync_warp() emulator::warp_barrier(__FILE__, __LINE__)
 
@@ -113,6 +114,7 @@ DEVICE u32 block_index_x() { return blockIdx.x; }
 DEVICE u32 block_index_y() { return blockIdx.y; }
 DEVICE u32 block_index_z() { return blockIdx.z; }
 DEVICE u32 grid_size_x() { return gridDim.x; }
+DEVICE u32 grid_size_y() { return gridDim.y; }
 DEVICE void sync_block() { __syncthreads(); }
 
 #define SHARED(type, name) __shared__ type name
