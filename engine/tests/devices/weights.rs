@@ -1,6 +1,9 @@
 //! Weights in every encoding on an emulated card: products are the CPU's, and little of the host's memory is taken on the way.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    cell::Cell,
+    sync::{Mutex, PoisonError},
+};
 
 use half::f16;
 use safetensors::{Dtype, tensor::TensorView as Stored};
@@ -20,15 +23,19 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 const COLUMNS: usize = 256;
 const ROWS: usize = 24;
-/// Rows that are multiplied.
+/// Rows that are multiplied by kernels, and those of which the library of products takes encoded weights.
 const BATCH: usize = 3;
+const LARGE_BATCH: usize = 130;
 
 fn card() -> (&'static Emulated, CudaBackend) {
+    card_of(Element::F32, KvType::F32)
+}
+
+fn card_of(compute: Element, kv: KvType) -> (&'static Emulated, CudaBackend) {
     // So much that small matrices share slabs.
     let emulated = install(&Options { memory_bytes: 6 << 30, ..Options::nvidia() });
     let gpu = Gpu::open(DeviceChoice::Cuda(None)).unwrap();
-    let config =
-        CudaConfig { compute: Element::F32, kv: KvType::F32, max_tokens: 16, max_seqs: 4, max_model_len: 64, ..CudaConfig::default() };
+    let config = CudaConfig { compute, kv, max_tokens: LARGE_BATCH, max_seqs: LARGE_BATCH, max_model_len: 64, ..CudaConfig::default() };
     (emulated, CudaBackend::open(gpu, config, &LoadOptions { cache: None, ..LoadOptions::default() }).unwrap())
 }
 
@@ -68,17 +75,17 @@ fn blocks(seed: u64, format: BlockFormat) -> Vec<u8> {
 }
 
 /// Some rows times the matrix.
-fn product<B: Backend>(backend: &B, parts: &[MatrixView<'_>]) -> Vec<f32> {
-    let values = floats(7, BATCH * COLUMNS);
-    let table = backend.matrix(&[MatrixView::Plain(TensorView { dtype: DType::F32, shape: [BATCH, COLUMNS], bytes: &values })]).unwrap();
-    let tokens: Vec<u32> = (0..BATCH as u32).collect();
+fn product<B: Backend>(backend: &B, parts: &[MatrixView<'_>], rows: usize) -> Vec<f32> {
+    let values = floats(7, rows * COLUMNS);
+    let table = backend.matrix(&[MatrixView::Plain(TensorView { dtype: DType::F32, shape: [rows, COLUMNS], bytes: &values })]).unwrap();
+    let tokens: Vec<u32> = (0..rows as u32).collect();
     let batch = RaggedBatch {
-        positions: vec![0; BATCH],
+        positions: vec![0; rows],
         slots: tokens.clone(),
-        query_start: (0..=BATCH as u32).collect(),
-        context_len: vec![1; BATCH],
-        block_tables: vec![0; BATCH],
-        table_start: (0..=BATCH as u32).collect(),
+        query_start: (0..=rows as u32).collect(),
+        context_len: vec![1; rows],
+        block_tables: vec![0; rows],
+        table_start: (0..=rows as u32).collect(),
         tokens,
         ..RaggedBatch::default()
     };
@@ -89,17 +96,17 @@ fn product<B: Backend>(backend: &B, parts: &[MatrixView<'_>]) -> Vec<f32> {
     backend.read_rows(&out, false).unwrap().concat()
 }
 
-#[test]
-fn products_with_encoded_weights_are_the_cpus() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (emulated, gpu) = card();
+/// Products of so many rows are the CPU's but for this part of the largest value; how many of them the library did.
+fn products_are_the_cpus(emulated: &Emulated, gpu: &CudaBackend, rows: usize, tolerance: f32) -> [u64; 2] {
     let cpu = CpuBackend::new(CpuConfig { threads: 1, compute: ComputeType::F32, kv_dtype: KvType::F32, ..CpuConfig::default() }).unwrap();
+    let (before, compared) = (emulated.counters(), Cell::new(0));
     let compare = |what: &str, parts: &[MatrixView<'_>]| {
-        let (found, expected) = (product(&gpu, parts), product(&cpu, parts));
+        compared.set(compared.get() + 1);
+        let (found, expected) = (product(gpu, parts, rows), product(&cpu, parts, rows));
         let worst = expected.iter().fold(0.0f32, |most, v| most.max(v.abs()));
         assert_eq!(found.len(), expected.len(), "{what}");
         let off = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        assert!(off <= 1e-4 * worst, "{what}: {off} of {worst}; {}", emulated.last_error());
+        assert!(off <= tolerance * worst, "{what}: {off} of {worst}; {}", emulated.last_error());
     };
     let shape = [ROWS, COLUMNS];
     let all = [BlockFormat::Q8_0, BlockFormat::Q4_0, BlockFormat::Q4K, BlockFormat::Q5K, BlockFormat::Q6K];
@@ -125,7 +132,26 @@ fn products_with_encoded_weights_are_the_cpus() {
         let view = MatrixView::Fp8 { shape, bytes: &codes, scales: &scales[..count], scale_block };
         compare(&view.encoding(), &[view, view]);
     }
-    assert_eq!(emulated.counters().errors, 0, "{}", emulated.last_error());
+    let after = emulated.counters();
+    assert_eq!(after.errors, 0, "{}", emulated.last_error());
+    [compared.get(), after.products - before.products]
+}
+
+#[test]
+fn products_with_encoded_weights_are_the_cpus() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (emulated, gpu) = card();
+    let [_, by_library] = products_are_the_cpus(emulated, &gpu, BATCH, 1e-4);
+    assert_eq!(by_library, 0);
+}
+
+/// Weights are rounded to bf16 once and results once more; the activations that are made here are bf16's.
+#[test]
+fn products_of_many_rows_with_encoded_weights_are_the_librarys() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (emulated, gpu) = card_of(Element::BF16, KvType::BF16);
+    let [all, by_library] = products_are_the_cpus(emulated, &gpu, LARGE_BATCH, 1e-2);
+    assert_eq!(by_library, all, "each matrix is widened and multiplied whole");
 }
 
 /// Bytes of files in the memory of this process.

@@ -44,7 +44,6 @@ impl Kind {
     pub fn kernels(self, load: &Load) -> &'static str {
         let product = |rows| match rows {
             0..=8 => "linear",
-            9..=64 => "linear_tile",
             _ => "cublasLt or linear_tile",
         };
         match self {

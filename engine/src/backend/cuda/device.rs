@@ -42,6 +42,10 @@ pub(super) struct Device {
 impl Device {
     pub(super) fn new(gpu: Gpu, config: CudaConfig, options: &LoadOptions<'_>) -> Result<Arc<Self>, BackendError> {
         let stream = gpu.stream()?;
+        if !config.batch_invariant {
+            // Before anything is recorded, and before the memory is counted that steps need.
+            gpu.driver().has_products();
+        }
         Ok(Arc::new(Self {
             library: Library::load(&gpu, &config, options)?,
             stream,

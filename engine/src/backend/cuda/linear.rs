@@ -1,5 +1,5 @@
 //! Products of activations and weights. Which kernel does one depends on the number of rows: a few are bound by reading the weights, many go
-//! through tensor cores, very many through the vendor's library.
+//! through the vendor's library, to which encoded weights go widened, or through tensor cores here where it is not there or not wanted.
 
 use tokenflow_gpu::{DevicePtr, Element, GpuError, Product};
 
@@ -17,16 +17,21 @@ const WARP_FEATURES: usize = 2;
 pub(super) const THREADS: usize = 128;
 /// Rows and features of a block on tensor cores.
 pub(super) const TILE: usize = 64;
-/// Rows above which plain products are the library's.
-const LIBRARY_ROWS: usize = 64;
+/// Rows above which products with plain weights are the library's; in f32 more, since our own kernel adds in one order there.
+const LIBRARY_ROWS: usize = FEW_ROWS;
+const LIBRARY_ROWS_F32: usize = 64;
+/// The same with encoded weights, which are widened for it each time: that takes as long as some dozens of rows.
+const WIDENED_ROWS: usize = 128;
+/// The part of the card's memory that a widened matrix may take.
+const WIDENED_PART: usize = 64;
 
 /// Features of a block of the kernel for few rows.
 pub(super) fn few_features(warp: usize) -> usize {
     THREADS / warp * WARP_FEATURES
 }
 
-fn shape_of(weight: &Segment) -> [usize; 2] {
-    [weight.features(), weight.weight.columns as usize]
+fn shape_of(weight: &CudaMatrix) -> [usize; 2] {
+    [weight.features(), weight.columns()]
 }
 
 impl CudaBackend {
@@ -47,11 +52,9 @@ impl CudaBackend {
         assert!(!shape.is_stream || config.compute == Element::F32, "products are of activations");
         assert_eq!(shape.cols, weight.columns(), "columns of x and the weights");
         assert!(bias.is_none_or(|bias| bias.len == weight.features()), "features of the weights and the bias");
-        if let [segment] = weight.segments()
-            && self.is_the_librarys(shape.rows, segment)
-        {
-            match self.multiply_by_library(x.data(), [shape.rows, shape.cols], segment, bias, out, to) {
-                Err(GpuError::Call { call, reason }) => self.refuse(segment, call, &reason),
+        if self.is_the_librarys(shape.rows, weight) {
+            match self.multiply_by_library(x, weight, bias, out, to) {
+                Err(GpuError::Call { call, reason }) => self.refuse(weight, call, &reason),
                 done => return done,
             }
         }
@@ -91,13 +94,42 @@ impl CudaBackend {
         self.device.launch(&kernel, [features.div_ceil(tile_features), rows.div_ceil(tile_rows), 1], THREADS as u32, 0, &args)
     }
 
-    fn is_the_librarys(&self, rows: usize, weight: &Segment) -> bool {
-        let is_wanted = rows > LIBRARY_ROWS && weight.is_plain() && !self.device.config.batch_invariant;
+    fn is_the_librarys(&self, rows: usize, weight: &CudaMatrix) -> bool {
+        let is_plain = matches!(weight.segments(), [segment] if segment.is_plain());
+        let least = match self.device.config.compute {
+            _ if !is_plain => WIDENED_ROWS,
+            Element::F32 => LIBRARY_ROWS_F32,
+            Element::F16 | Element::BF16 => LIBRARY_ROWS,
+        };
+        let is_wanted = rows > least && !self.device.config.batch_invariant && (is_plain || self.can_widen(weight));
         is_wanted && self.device.gpu.driver().has_products() && !self.refused.lock().contains(&shape_of(weight))
     }
 
+    /// Whether the matrix is encoded, in one order of columns, and no more than the card has room for as 16 bits.
+    fn can_widen(&self, weight: &CudaMatrix) -> bool {
+        let segments = weight.segments();
+        let columns = segments.first().map_or(0, |segment| segment.weight.columns);
+        let is_fit = |segment: &Segment| {
+            !segment.is_plain() && segment.weight.columns == columns && (segment.order.is_none() || segments.len() == 1)
+        };
+        let bytes = weight.features() * columns as usize * size_of_element(self.device.config.compute);
+        self.device.config.has_tiles() && segments.iter().all(is_fit) && bytes <= self.device.gpu.info().total_bytes / WIDENED_PART
+    }
+
+    /// The segments' values in the type that is computed in, rows upon rows.
+    fn widen(&self, weight: &CudaMatrix, columns: usize) -> Result<DevicePtr, GpuError> {
+        let row_bytes = columns * size_of_element(self.device.config.compute);
+        let out = self.scratch.lock().part("widened weights", weight.features() * row_bytes)?;
+        for segment in weight.segments() {
+            let args = args::Widen { weight: segment.weight, out: out.add(segment.first * row_bytes) };
+            let kernel = ["widen", segment.format.name(), self.device.tag()];
+            self.device.launch(&kernel, [segment.features(), 1, 1], THREADS as u32, 0, &args)?;
+        }
+        Ok(out)
+    }
+
     /// Leaves products with matrices of this shape to our own kernels from now on.
-    fn refuse(&self, weight: &Segment, call: &str, reason: &str) {
+    fn refuse(&self, weight: &CudaMatrix, call: &str, reason: &str) {
         let shape = shape_of(weight);
         tracing::warn!(?shape, call, reason, "the library of products does not take this shape of weights");
         self.refused.lock().insert(shape);
@@ -105,16 +137,27 @@ impl CudaBackend {
 
     fn multiply_by_library(
         &self,
-        x: DevicePtr,
-        [rows, inner]: [usize; 2],
-        weight: &Segment,
+        x: &Buffer,
+        weight: &CudaMatrix,
         bias: Option<&CudaVector>,
         out: DevicePtr,
         to: Element,
     ) -> Result<(), GpuError> {
+        let rows = x.shape().rows;
+        let (x, values, inner) = match weight.segments() {
+            [segment] if segment.is_plain() => (x.data(), segment.weight.codes, weight.columns()),
+            segments => {
+                let inner = segments.first().map_or(0, |segment| segment.weight.columns as usize);
+                let picked = match segments {
+                    [Segment { order: Some(order), .. }] => self.pick_columns(x, *order, inner)?,
+                    _ => x.data(),
+                };
+                (picked, self.widen(weight, inner)?, inner)
+            }
+        };
         let product = Product { rows, features: weight.features(), inner, element: self.device.config.compute, out: to };
-        // SAFETY: shapes were compared, and memory lives until the stream has been waited for.
-        unsafe { self.device.stream.product(&product, x, weight.weight.codes, out)? };
+        // SAFETY: shapes were compared, memory lives until the stream has been waited for, and products are on no other stream.
+        unsafe { self.device.stream.product(&product, x, values, out)? };
         let Some(bias) = bias else { return Ok(()) };
         let args = args::Bias { x: out, bias: bias.start(), rows: rows as u32, cols: weight.features() as u32 };
         let (grid, threads) = self.device.rows_grid(rows, weight.features(), to);
