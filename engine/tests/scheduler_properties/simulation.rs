@@ -493,12 +493,11 @@ impl<Inspect: FnMut(&Scheduler, Duration, &FakeNetwork)> Run<'_, Inspect> {
             }
         }
         let fails = self.failing.contains(&plan.step) || self.in_flight.iter().any(|step| step.output.is_none());
-        let output = match fails {
-            true => {
-                self.executor.fail(&plan);
-                None
-            }
-            false => Some(self.executor.execute(&plan)),
+        let output = if fails {
+            self.executor.fail(&plan);
+            None
+        } else {
+            Some(self.executor.execute(&plan))
         };
         let idle_at = self.in_flight.back().map_or(self.now, |step| step.done);
         let done = idle_at + Duration::from_micros(500 + 100 * plan.num_tokens() as u64);
