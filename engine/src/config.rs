@@ -70,6 +70,8 @@ pub struct EngineConfig {
     pub enforce_eager: bool,
     /// Whether the next step is prepared while one runs, on devices that can.
     pub async_scheduling: bool,
+    /// On a GPU, multiply by kernels that do the same sums whatever else is in the batch.
+    pub batch_invariant: bool,
     /// Context length in tokens; `None` for the model's.
     pub max_model_len: Option<usize>,
     /// Most sequences in one step.
@@ -312,6 +314,7 @@ impl Default for EngineConfig {
             gpu_memory_utilization: None,
             enforce_eager: false,
             async_scheduling: true,
+            batch_invariant: false,
             max_model_len: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,
@@ -376,6 +379,7 @@ impl EngineConfig {
             gpu_memory_utilization: args.devices.gpu_memory_utilization,
             enforce_eager: args.devices.enforce_eager,
             async_scheduling: args.devices.async_scheduling,
+            batch_invariant: args.devices.batch_invariant,
             max_model_len: args.max_model_len,
             max_num_seqs: args.max_num_seqs,
             max_num_batched_tokens: args.max_num_batched_tokens,

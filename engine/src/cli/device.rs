@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, builder::FalseyValueParser};
 use tokenflow_gpu::DeviceChoice;
 
 /// Where the model runs. Ordinals count the cards that `CUDA_VISIBLE_DEVICES` or `HIP_VISIBLE_DEVICES` leave visible.
@@ -57,6 +57,9 @@ pub struct DeviceArgs {
     pub async_scheduling: bool,
     #[arg(long = "async-scheduling", hide = true, overrides_with = "async_scheduling")]
     _async_scheduling: bool,
+    /// Multiply on a GPU by kernels that do the same sums whatever else is in the batch, which is slower
+    #[arg(long, env = "VLLM_BATCH_INVARIANT", value_parser = FalseyValueParser::new(), hide_env = true)]
+    pub batch_invariant: bool,
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -117,6 +120,7 @@ mod tests {
         assert!(is_eager("--no-enforce-eager --enforce-eager"));
         let is_async = |line| parsed(line).unwrap().async_scheduling;
         assert!(is_async("") && is_async("--async-scheduling") && !is_async("--no-async-scheduling"));
+        assert!(!parsed("").unwrap().batch_invariant && parsed("--batch-invariant").unwrap().batch_invariant);
         assert!(is_async("--no-async-scheduling --async-scheduling") && !is_async("--async-scheduling --no-async-scheduling"));
     }
 }

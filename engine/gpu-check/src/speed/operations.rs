@@ -39,8 +39,8 @@ pub(super) fn measure<B: Backend>(backend: &B, shape: &Shape, load: &Load) -> an
     let num_layers = shape.layers.min(MAX_LAYERS);
     // The same random numbers over and over: what is multiplied does not matter, that it is not zero does.
     let some: Vec<u8> = Random(1).values(1 << 20).iter().flat_map(|v| bf16::from_f32(v * 0.02).to_le_bytes()).collect();
-    let widest = shape.vocabulary.max(2 * shape.intermediate) * shape.hidden.max(shape.intermediate);
-    let bytes: Vec<u8> = some.iter().copied().cycle().take(2 * widest).collect();
+    let widest = shape.vocabulary.max(2 * shape.intermediate).max(shape.qkv_features()).max(shape.attention_features()) * shape.hidden;
+    let bytes = some.repeat((2 * widest).div_ceil(some.len()));
     let matrix = |rows: usize, cols: usize| {
         backend.matrix(&[MatrixView::Plain(TensorView { dtype: DType::BF16, shape: [rows, cols], bytes: &bytes[..2 * rows * cols] })])
     };

@@ -177,10 +177,15 @@ mod tests {
     /// Set in the processes that tests start; the folder of the cache.
     const FOLDER: &str = "TOKENFLOW_TEST_CACHE";
 
-    /// Runs one of the tests below in another process.
+    /// Runs one of the tests below in another process. What it prints may go to a file that is larger than it may write.
     fn start(test: &str, folder: &Path) -> process::Child {
         let name = format!("kernels::cache::tests::{test}");
-        process::Command::new(env::current_exe().unwrap()).args(["--exact", &name]).env(FOLDER, folder).spawn().unwrap()
+        process::Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name])
+            .env(FOLDER, folder)
+            .stdout(process::Stdio::null())
+            .spawn()
+            .unwrap()
     }
 
     #[test]

@@ -7,6 +7,7 @@ use tokenflow_gpu::{DevicePtr, GpuError};
 
 use super::{
     CudaBackend, args,
+    attention::kernel_dim,
     batch::MOST_ADDED,
     config::CudaConfig,
     device::Device,
@@ -40,6 +41,27 @@ fn block_bytes(layout: KvLayout, config: &CudaConfig) -> usize {
     2 * layout.num_kv_heads * layout.block_size * layout.head_dim * config.kv_bytes()
 }
 
+/// Whether attention on tensor cores can bring heads of this size to shared memory.
+fn check_tiles(device: &Device, head_dim: usize) -> Result<(), BackendError> {
+    if device.config.is_exact() {
+        return Ok(());
+    }
+    let kv_bytes = device.config.kv_bytes();
+    if !(head_dim * kv_bytes).is_multiple_of(16) {
+        return Err(BackendError::Device(format!(
+            "heads of {head_dim} dimensions are not supported with --kv-cache-dtype fp8 on a GPU, only multiples of 16"
+        )));
+    }
+    let (needed, most) = (args::Attention::prefill_shared_bytes(kernel_dim(head_dim), kv_bytes), device.gpu.info().max_shared_bytes);
+    if needed > most {
+        return Err(BackendError::Device(format!(
+            "attention with heads of {head_dim} dimensions takes {needed} bytes of shared memory, more than the {most} of {}; --dtype float32 needs none",
+            device.gpu.info().name
+        )));
+    }
+    Ok(())
+}
+
 impl CudaBackend {
     /// Blocks that a cache has beside those of its layout.
     pub fn spare_blocks(block_size: usize) -> usize {
@@ -55,6 +77,7 @@ impl CudaKvCache {
                 layout.head_dim
             )));
         }
+        check_tiles(device, layout.head_dim)?;
         let block_bytes = block_bytes(layout, &device.config);
         let num_blocks = layout.num_blocks + CudaBackend::spare_blocks(layout.block_size);
         let memory = device.allocate(layout.num_layers * num_blocks * block_bytes)?;

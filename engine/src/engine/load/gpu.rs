@@ -45,6 +45,7 @@ pub(super) fn place(config: &EngineConfig, opened: &Opened, gpu: &Gpu) -> Result
             max_model_len: longest,
             block_size: config.block_size,
             enforce_eager: config.enforce_eager,
+            batch_invariant: config.batch_invariant,
             needs: Some(kernels::needs(model_config, checkpoint)),
             ..CudaConfig::default()
         },
