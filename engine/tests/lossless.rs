@@ -2,6 +2,7 @@
 
 use tokenflow_engine::{
     EngineConfig,
+    cli::DeviceArg,
     engine::{GenerateRequest, Generation},
     sampling::{SampledToken, SamplingParams},
     scheduler::NgramConfig,
@@ -9,7 +10,8 @@ use tokenflow_engine::{
 };
 
 fn engine(change: impl FnOnce(&mut EngineConfig)) -> Engine {
-    let mut config = EngineConfig { num_blocks: Some(128), max_model_len: Some(512), threads: 2, ..EngineConfig::demo() };
+    let mut config =
+        EngineConfig { device: DeviceArg::Cpu, num_blocks: Some(128), max_model_len: Some(512), threads: 2, ..EngineConfig::demo() };
     change(&mut config);
     Engine::load(config).unwrap()
 }

@@ -165,15 +165,17 @@ pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{name} has not been built; run `cargo build --release` first"))
 }
 
-/// `tokenflow-engine serve` with the flags, on a free port.
+/// `tokenflow-engine serve` with the flags, on a free port and on the CPU unless they say otherwise.
 ///
 /// # Errors
 /// As [`Daemon::start`].
 pub fn engine(flags: &[&str]) -> anyhow::Result<Daemon> {
     let mut command = Command::new(binary("tokenflow-engine")?);
     command.arg("serve").args(flags);
-    if !flags.contains(&"--port") {
-        command.args(["--port", "0"]);
+    for (flag, value) in [("--port", "0"), ("--device", "cpu")] {
+        if !flags.contains(&flag) {
+            command.args([flag, value]);
+        }
     }
     Daemon::start(command)
 }

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, ensure};
 
 /// What the kit carries.
-pub const BINARIES: [&str; 3] = ["tokenflow-engine", "tokenflow-client", "tokenflow-gpu-check"];
+pub const BINARIES: [&str; 2] = ["tokenflow-engine", "tokenflow-gpu-check"];
 
 /// Most that the whole folder may take.
 const MOST_BYTES: u64 = 60 << 20;

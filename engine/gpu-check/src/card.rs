@@ -57,7 +57,7 @@ impl Card {
         ensure!(found.len() == expected.len(), "{what}: {} elements, not {}", found.len(), expected.len());
         let error = |(f, e): (&f32, &f32)| (f - e).abs() / e.abs().max(1.0);
         // NaN is near nothing.
-        let far = found.iter().zip(expected).position(|pair| !(error(pair) <= tolerance));
+        let far = found.iter().zip(expected).position(|pair| error(pair).is_nan() || error(pair) > tolerance);
         let largest = found.iter().zip(expected).map(error).fold(0.0, |a: f32, b| if a >= b { a } else { b });
         self.note(Deviation { error: largest, tolerance });
         match far {
@@ -79,8 +79,8 @@ impl Card {
     fn note(&self, new: Deviation) {
         // Where nothing may differ, anything that does is infinitely far.
         let share = |d: Deviation| if d.error == 0.0 { 0.0 } else { d.error / d.tolerance };
-        let worse =
-            self.worst.get().is_none_or(|old| !(share(new) <= share(old)) || (share(new) == share(old) && new.tolerance > old.tolerance));
+        let is_worse = |old| share(new).is_nan() || share(new) > share(old) || (share(new) == share(old) && new.tolerance > old.tolerance);
+        let worse = self.worst.get().is_none_or(is_worse);
         if worse {
             self.worst.set(Some(new));
         }

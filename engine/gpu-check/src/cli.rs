@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    open,
     sections::{Run, SectionName, Settings, default_folder, run, run_section},
     step::page_tables,
 };
@@ -27,6 +28,9 @@ pub struct Cli {
 enum Command {
     /// Print what a step of an 8B model costs an H200 at least
     Floors,
+    /// Whether kernels can be compiled for the first card: the exit status says so
+    #[command(hide = true)]
+    Compiler,
     /// One section, told line by line
     #[command(hide = true)]
     Section(SectionArgs),
@@ -94,6 +98,7 @@ impl Cli {
                 print!("{}", page_tables());
                 Ok(true)
             }
+            Some(Command::Compiler) => Ok(open::gpu("cuda").or_else(|_| open::gpu("rocm"))?.driver().compiler().is_ok()),
             Some(Command::Section(args)) => {
                 let SectionArgs { section, device, seconds, scratch, tiny, check, sources } = args;
                 Ok(run_section(section, &Settings { device, time: Duration::from_secs_f64(seconds), scratch, tiny, check, sources }))

@@ -57,9 +57,9 @@ fn texts(folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
     Ok(texts)
 }
 
-/// What a compiler here makes is what is to be checked; without one, what another made.
-pub(crate) fn prebuilt(gpu: &Gpu) -> Option<PathBuf> {
-    if gpu.driver().compiler().is_ok() { None } else { std::env::var_os(PREBUILT).map(PathBuf::from) }
+/// Kernels that were compiled elsewhere, as on machines that cannot.
+pub(crate) fn prebuilt() -> Option<PathBuf> {
+    std::env::var_os(PREBUILT).map(PathBuf::from)
 }
 
 /// As [`card`], on one that is open; compiled kernels are kept in the folder, where one is given.
@@ -73,7 +73,7 @@ pub fn with_kernels(gpu: Gpu, sources: &Sources<'_>, cache: Option<PathBuf>) -> 
             *compiled.lock().expect("nobody panics with it") += 1;
         }
     };
-    let options = LoadOptions { progress: &progress, cache, prebuilt: prebuilt(&gpu) };
+    let options = LoadOptions { progress: &progress, cache, prebuilt: prebuilt() };
     let kernels = Kernels::load(&gpu, sources, &options).context("kernels")?;
     eprintln!(
         "   kernels are ready after {:.1} s, {} files compiled",

@@ -89,7 +89,7 @@ fn compare(expected: &[Said], found: &[Said], tolerance: f32) -> anyhow::Result<
             }
             let difference = (other - logprob(f, f.token).with_context(place)?).abs();
             // NaN is no small difference.
-            if !(difference <= tolerance) {
+            if difference.is_nan() || difference > tolerance {
                 bail!("{}: a log-probability is off by {difference}, more than {tolerance}", place());
             }
             worst = worst.max(difference);

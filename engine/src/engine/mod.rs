@@ -108,6 +108,7 @@ impl EngineCore {
             gate: gate.clone(),
             handled: 0,
             ends: EndRate::default(),
+            failures: 0,
         };
         std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
             let _alive = alive;

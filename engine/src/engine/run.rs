@@ -86,6 +86,8 @@ pub(super) struct Loop {
     /// Requests taken in since the start.
     pub(super) handled: u64,
     pub(super) ends: EndRate,
+    /// Steps that the device failed one after the other.
+    pub(super) failures: u32,
 }
 
 impl Live {
@@ -109,7 +111,7 @@ impl Live {
 
 impl Loop {
     pub(super) fn run(mut self) {
-        while self.take_commands() {
+        while self.failures < MAX_FAILURES && self.take_commands() {
             let now = self.epoch.elapsed();
             self.links.refresh(now);
             self.expire(now);
@@ -130,6 +132,12 @@ impl Loop {
             }
         }
         self.drain();
+        if self.failures >= MAX_FAILURES {
+            tracing::error!(
+                "the device has failed {MAX_FAILURES} steps in a row; the engine ends, so that whoever asks for its health restarts it"
+            );
+            self.abort_all(&EngineError::Stopped("the device fails step after step".to_owned()));
+        }
     }
 
     /// Takes what has arrived. False when every handle is gone.
@@ -240,6 +248,7 @@ impl Loop {
         let Some(InFlight { plan, submitted }) = self.in_flight.pop_front() else { return };
         match self.executor.collect() {
             Ok(mut output) => {
+                self.failures = 0;
                 let now = self.epoch.elapsed();
                 let mut pooled: HashMap<SequenceId, Vec<f32>> = output.pooled.drain(..).collect();
                 for update in self.scheduler.apply(&plan, output, now) {
@@ -261,6 +270,7 @@ impl Loop {
 
     fn fail_step(&mut self, step: u64, error: &ExecutorError) {
         tracing::error!(step, %error, "step failed; its requests end with an error");
+        self.failures += u32::from(matches!(error, ExecutorError::Device { .. }));
         let reason = EngineError::Step(error.to_string());
         for id in self.scheduler.fail_step(step) {
             self.fail(id, &reason);
@@ -398,6 +408,9 @@ impl Loop {
 
 /// The aggregate over all streams is for a person's eyes, except under `--pacing global`: not worth computing in every step.
 const HEALTH_REPORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A device that has failed so many steps in a row is not coming back: after an illegal access a GPU's driver refuses everything.
+const MAX_FAILURES: u32 = 16;
 
 /// When to try again if sequences are there and none could be planned, without a reason to wait for.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);

@@ -72,8 +72,13 @@ struct Device {
 impl Device {
     /// Fails in the step `failing`.
     fn new(done: Done, failing: Option<u64>) -> Self {
+        Self::failing(done, failing.map_or(0..0, |step| step..step + 1))
+    }
+
+    /// Fails in these steps.
+    fn failing(done: Done, failing: std::ops::Range<u64>) -> Self {
         let ((plans, incoming), (outgoing, outputs)) = (channel(), channel());
-        thread::spawn(move || work(&incoming, &outgoing, done, failing));
+        thread::spawn(move || work(&incoming, &outgoing, done, &failing));
         Self { plans, outputs, counts: Arc::default() }
     }
 }
@@ -101,7 +106,7 @@ fn broken(step: u64) -> ExecutorError {
     ExecutorError::Device { device: "late", reason: format!("step {step} came to nothing") }
 }
 
-fn work(plans: &Receiver<StepPlan>, outputs: &Sender<Result<StepOutput, ExecutorError>>, done: Done, failing: Option<u64>) {
+fn work(plans: &Receiver<StepPlan>, outputs: &Sender<Result<StepOutput, ExecutorError>>, done: Done, failing: &std::ops::Range<u64>) {
     let mut histories: HashMap<SequenceId, Vec<u32>> = HashMap::new();
     let mut sampled: Vec<u32> = Vec::new();
     let mut waiting = VecDeque::new();
@@ -132,7 +137,7 @@ fn work(plans: &Receiver<StepPlan>, outputs: &Sender<Result<StepOutput, Executor
         }
         // Now and then the host has time to plan, and now and then not.
         (0..sampled.first().map_or(0, |token| token % 7 * 200)).for_each(|_| thread::yield_now());
-        let result = if failing == Some(plan.step) { Err(broken(plan.step)) } else { Ok(output) };
+        let result = if failing.contains(&plan.step) { Err(broken(plan.step)) } else { Ok(output) };
         if outputs.send(result).is_err() {
             return;
         }
@@ -212,6 +217,19 @@ async fn a_step_that_fails_ends_its_requests_and_the_next_are_served() {
     assert!(failed.to_string().contains("step 3 came to nothing"), "{failed}");
     assert_eq!(whole(core.submit(request(seed, 50)).unwrap()).await.unwrap(), reference(&request(seed, 50).prompt, 50));
     assert_eq!(counts.submitted.load(Relaxed), counts.collected.load(Relaxed), "what was issued after it has been waited for");
+}
+
+#[tokio::test]
+async fn an_engine_whose_device_is_gone_ends() {
+    let (core, _) = start(Device::failing(Done::Whenever, 0..u64::MAX), MAX_STEPS_IN_FLIGHT);
+    let mut ended = 0;
+    while core.is_alive() {
+        // Those that come too late are told so.
+        let Ok(generation) = core.submit(request(ended, 5)) else { break };
+        whole(generation).await.unwrap_err();
+        ended += 1;
+    }
+    assert!(ended >= 16, "{ended} requests failed before");
 }
 
 #[tokio::test]

@@ -7,12 +7,14 @@
 //!
 //! What needs the token itself waits for it. Blocks become known to the prefix cache, and forks start, when their step has been taken in. A
 //! sequence that reaches its length with a step in flight is set aside: it has no further step, no seat, and its blocks go before anyone is
-//! preempted. A stop token is found a step late: what the next step computes for the sequence is dropped.
+//! preempted for blocks; its owners' caps count it until it is taken in. A stop token is found a step late: what the next step computes for the
+//! sequence is dropped. A request that comes while a step runs finds the next one planned, and waits for both.
 //!
 //! Where a step has a sequence whose next one depends on the host's knowing the token (a grammar, penalties, multi-token bad words), where
 //! it has guesses, or is small enough that the next would guess, and while a prompt is scored, the next step waits. To run the others
 //! ahead would give such a sequence every other step only; that the whole step waits costs nobody more than the host's share of a
-//! step, and is no slower than to have one step in flight.
+//! step, and is no slower than to have one step in flight. (A step that begins to score a prompt is read as it is issued, so that the tokens
+//! of the one before come with it.)
 
 use std::time::Duration;
 
@@ -157,7 +159,7 @@ impl Scheduler {
         let mut later = self.in_flight.split_off(at);
         let Some(failed) = later.pop_front() else { return Vec::new() };
         self.forget_offloaded_since(step);
-        let mut dropped = self.drop_running(|s| failed.has(s));
+        let mut dropped = self.drop_running(|s| failed.has(s) || s.cancelled);
         dropped.extend(self.drop_aside(|s| failed.has(s)));
         for flight in &later {
             for share in &flight.shares {

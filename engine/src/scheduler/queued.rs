@@ -68,7 +68,7 @@ pub(super) struct Sequence {
     pub(super) num_cached_tokens: usize,
     /// Number of tokens whose KV is stored in `block_table`, once the steps in flight are done.
     pub(super) num_computed_tokens: usize,
-    /// Covers `tokens` while running, so that a prompt once admitted never stops half-way for want of blocks.
+    /// Covers its tokens, pending ones included, while it has a share of steps, so that a prompt once admitted never stops half-way for want of blocks.
     pub(super) block_table: BlockTable,
     /// Its KV in host memory: while it waits, and in the plan that brings it back.
     pub(super) host: Option<HostTable>,
@@ -91,7 +91,7 @@ pub(super) struct Sequence {
     /// Log-probabilities of the prompt's tokens but the first, as far as they are computed, where they are wanted.
     pub(super) prompt_logprobs: Vec<ScoredToken>,
     pub(super) preemptions: u32,
-    /// Cancelled while in a step; it goes when the step is done.
+    /// Cancelled while in a step; it goes with the next plan, or when the step is taken in.
     pub(super) cancelled: bool,
     /// It has ended, and goes when its step has been taken in.
     pub(super) is_done: bool,
@@ -220,7 +220,8 @@ impl Sequence {
 
     /// Most drafts that make sense: the token after the last must be within its length and its link's credit.
     pub(super) fn max_drafts(&self) -> usize {
-        if self.needs_known_tokens() || self.num_pending > 0 {
+        // Behind a step in flight, blocks for guesses would go when that step is taken in.
+        if self.needs_known_tokens() || self.steps_in_flight > 0 {
             return 0;
         }
         let length = self.max_len.saturating_sub(self.tokens.len() + 1);

@@ -73,6 +73,17 @@ fn a_plan_names_the_row_of_a_token_that_is_not_known() {
 }
 
 #[test]
+fn nothing_is_guessed_behind_a_step_in_flight() {
+    let ngram = NgramConfig { num_speculative_tokens: 4, prompt_lookup_max: 3, prompt_lookup_min: 2, disable_by_batch_size: 1 };
+    let config = SchedulerConfig { max_num_batched_tokens: 15, speculative: Some(ngram), ..config() };
+    let repeats = Request { prompt: vec![3; 15], ..request(0, 20) };
+    let (mut scheduler, _, network, first) = started(&config, vec![request(1, 1), repeats]);
+    assert_eq!(first.sequences[1].tokens.len(), 14);
+    let second = scheduler.plan(Duration::ZERO, &network).unwrap();
+    assert_eq!((second.sequences[0].tokens.len(), second.sequences[0].num_draft_tokens), (1, 0));
+}
+
+#[test]
 fn a_stop_token_is_found_a_step_late_and_nothing_comes_of_that_step() {
     let requests = || (0..8).map(|seed| Request { seed, stops: true, ..request(6, 200) }).collect::<Vec<_>>();
     let (alone, ahead) = (run(one_by_one(config()), requests()), run(config(), requests()));

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What every engine of an experiment is started with: one thread computes, so that on a machine of two cores the other sends and reads.
-const ENGINE_FLAGS: &[&str] = &["--host", "0.0.0.0", "--threads", "1", "--max-num-seqs", "64", "--disable-log-requests"];
+const ENGINE_FLAGS: &[&str] = &["--host", "0.0.0.0", "--device", "cpu", "--threads", "1", "--max-num-seqs", "64", "--disable-log-requests"];
 
 /// Both daemons; they end when this is dropped.
 pub(super) struct Servers {

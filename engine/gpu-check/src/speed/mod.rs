@@ -66,5 +66,5 @@ fn backend(gpu: &Gpu, shape: &Shape, load: &Load) -> anyhow::Result<impl Backend
         needs: Some(needs),
         ..CudaConfig::default()
     };
-    Ok(CudaBackend::open(gpu.clone(), config, &LoadOptions { prebuilt: open::prebuilt(gpu), ..LoadOptions::default() })?)
+    Ok(CudaBackend::open(gpu.clone(), config, &LoadOptions { prebuilt: open::prebuilt(), ..LoadOptions::default() })?)
 }

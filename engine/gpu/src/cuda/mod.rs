@@ -87,14 +87,14 @@ impl CudaDriver {
 
 impl Drop for CudaDriver {
     fn drop(&mut self) {
-        if self.here().is_ok() {
-            if let Some(products) = self.products.take().flatten() {
-                let (workspace, bytes) = products.workspace;
-                drop(products);
-                if bytes > 0 {
-                    // SAFETY: allocated in `products`, and streams that worked with it are gone.
-                    unsafe { self.free(workspace) };
-                }
+        if self.here().is_ok()
+            && let Some(products) = self.products.take().flatten()
+        {
+            let (workspace, bytes) = products.workspace;
+            drop(products);
+            if bytes > 0 {
+                // SAFETY: allocated in `products`, and streams that worked with it are gone.
+                unsafe { self.free(workspace) };
             }
         }
         // SAFETY: retained in `open`, once.

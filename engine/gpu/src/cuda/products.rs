@@ -337,7 +337,7 @@ fn samples(asked: usize) -> Vec<usize> {
     let Some(at) = BUCKETS.iter().position(|top| *top == asked) else { return vec![asked] };
     let least = at.checked_sub(1).map_or(1, |before| BUCKETS[before] + 1);
     let beyond = (at + 1 == BUCKETS.len()).then_some(2 * asked);
-    [least, (least + asked) / 2 | 1, asked].into_iter().chain(beyond).collect()
+    [least, ((least + asked) / 2) | 1, asked].into_iter().chain(beyond).collect()
 }
 
 /// By the number of parts and the scheme of adding them up, where they are known.

@@ -91,10 +91,11 @@ fn tiles_of(prefills: &[[u32; 2]], group: usize) -> Vec<[u32; 2]> {
 }
 
 impl CudaBackend {
-    /// Sizes of batches that graphs are recorded for.
-    pub fn num_graph_sizes(&self) -> usize {
-        let most = self.device.config.max_seqs;
-        (1..=most).filter(|&rows| filled_up(rows, most) == rows).count()
+    /// Forms of batches that graphs are recorded for: sizes, with contexts that are split and with such that are not.
+    pub fn num_graphs(&self) -> usize {
+        let config = &self.device.config;
+        let sizes = (1..=config.max_seqs).filter(|&rows| filled_up(rows, config.max_seqs) == rows).count();
+        sizes * (1 + usize::from(config.max_model_len > config.split_positions))
     }
 
     pub(super) fn upload_batch(&self, mut ragged: RaggedBatch) -> Result<CudaBatch, GpuError> {
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn rows_are_grouped_by_their_splits() {
         assert_eq!(groups_of(&[1, 2, 1, 4, 3, 1], 4), [0..3, 3..4, 4..6]);
-        assert_eq!(groups_of(&[1; 9], 9), [0..9]);
+        assert_eq!(groups_of(&[1; 9], 9), vec![0..9; 1]);
         assert!(groups_of(&[], 4).is_empty());
     }
 

@@ -122,10 +122,16 @@ impl Device {
 
     /// Memory whose contents are undefined.
     pub(super) fn allocate(self: &Arc<Self>, bytes: usize) -> Result<Memory, GpuError> {
+        self.check_not_recording()?;
+        Ok(Memory::new(self, self.gpu.allocate(bytes)?))
+    }
+
+    /// Memory neither comes nor goes while a graph is recorded.
+    pub(super) fn check_not_recording(&self) -> Result<(), GpuError> {
         if self.is_recording() {
             return Err(GpuError::Call { call: "allocation", reason: "a graph is being recorded".into() });
         }
-        Ok(Memory::new(self, self.gpu.allocate(bytes)?))
+        Ok(())
     }
 
     pub(super) fn is_recording(&self) -> bool {

@@ -36,7 +36,7 @@ impl CudaBackend {
         if graphs.moves != moves {
             if !graphs.known.is_empty() {
                 // One may still run.
-                self.device.issue(|| self.device.finish());
+                let _ = self.device.finish();
             }
             graphs.known.clear();
             graphs.moves = moves;

@@ -36,8 +36,9 @@ impl Memory {
     /// At least `bytes`; what was there is lost where they are more than before.
     pub(super) fn reserve(&mut self, bytes: usize) -> Result<DevicePtr, GpuError> {
         if bytes > self.bytes() {
-            // The old memory goes first: there may be no room for both.
+            // The old memory goes first: there may be no room for both. It must not while a graph is recorded, which a wait would spoil.
             let device = self.device.clone();
+            device.check_not_recording()?;
             drop(std::mem::replace(self, Self::none(&device)));
             *self = device.allocate(bytes)?;
         }

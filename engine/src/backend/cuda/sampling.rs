@@ -18,8 +18,8 @@ use crate::{
     scheduler::SampleRequest,
 };
 
-/// Of logits; what the sampler's sums have room for.
-const MAX_VOCABULARY: usize = 512 * 1024;
+/// Of logits; what the sampler's sums have room for: integers of up to 2^45 each in 64 bits.
+const MAX_VOCABULARY: usize = 512 * 1024 - 1;
 /// Rows that are truncated at a time, so that the copies of their logits have a bound.
 const ROWS_AT_ONCE: usize = 256;
 

@@ -29,6 +29,9 @@ pub(super) fn place(config: &EngineConfig, opened: &Opened) -> Result<Placed, Lo
     if config.enforce_eager {
         tracing::warn!("--enforce-eager has no effect: there are no graphs of kernels on a CPU");
     }
+    if config.batch_invariant {
+        tracing::info!("--batch-invariant changes nothing: on a CPU no batch changes a token's sums");
+    }
     let (model_config, checkpoint) = (&opened.config, &opened.checkpoint);
     let types = CpuTypes::new(config, checkpoint.is_float32());
     let backend = CpuBackend::new(CpuConfig {

@@ -1,8 +1,8 @@
 //! Which device the model is placed on.
 
-use tokenflow_gpu::{DeviceChoice, Gpu};
+use tokenflow_gpu::{DeviceChoice, Gpu, GpuError};
 
-use super::{LoadError, Placed, cpu, gpu, open::Opened};
+use super::{LoadError, Placed, cpu, gpu, kernels, open::Opened};
 use crate::{cli::DeviceArg, config::EngineConfig};
 
 pub(super) enum Device {
@@ -20,7 +20,7 @@ impl Device {
                 Ok(gpu) => Ok(Self::Gpu(gpu)),
                 Err(reason) => Err(LoadError::Device { device: choice.to_string(), reason }),
             },
-            DeviceArg::Auto => match Gpu::open(DeviceChoice::Auto) {
+            DeviceArg::Auto => match Gpu::open(DeviceChoice::Auto).and_then(with_kernels) {
                 Ok(gpu) => Ok(Self::Gpu(gpu)),
                 Err(reason) => {
                     tracing::info!(%reason, "the model runs on the CPU");
@@ -36,4 +36,12 @@ impl Device {
             Self::Gpu(gpu) => gpu::place(config, opened, gpu),
         }
     }
+}
+
+/// The card, if there is a way to its kernels: a driver alone compiles none.
+fn with_kernels(gpu: Gpu) -> Result<Gpu, GpuError> {
+    if kernels::prebuilt().is_none() {
+        gpu.driver().compiler()?;
+    }
+    Ok(gpu)
 }

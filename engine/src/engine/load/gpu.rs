@@ -69,7 +69,7 @@ pub(super) fn place(config: &EngineConfig, opened: &Opened, gpu: &Gpu) -> Result
         others: used(opened_memory),
         weights: used(loaded_memory).saturating_sub(used(opened_memory)),
         activations: Activations { tokens, rows: rows + spare },
-        graphs: if config.enforce_eager { 0 } else { backend.num_graph_sizes() * GRAPH_BYTES },
+        graphs: if config.enforce_eager { 0 } else { backend.num_graphs() * GRAPH_BYTES },
     };
     let (bytes, memory_plan) = measured.plan(config, &demand, types.kv_element_bytes())?;
     let sized = demand.within(config, bytes, memory::available_bytes(), false)?;

@@ -50,6 +50,11 @@ pub(super) fn needs(model: &ModelConfig, checkpoint: &Checkpoint) -> Needs {
     Needs { head_dim: model.head_dim, formats: formats.into_iter().collect(), experts: model.experts.is_some() }
 }
 
+/// The folder of kernels that were compiled elsewhere, where one is named.
+pub(super) fn prebuilt() -> Option<PathBuf> {
+    std::env::var_os(PREBUILT).map(PathBuf::from)
+}
+
 /// Opens the backend, and shows how far its kernels are where they are not kept from an earlier start.
 pub(super) fn open(gpu: &Gpu, config: CudaConfig) -> Result<CudaBackend, BackendError> {
     let (began, compiled) = (Instant::now(), AtomicUsize::new(0));
@@ -71,8 +76,8 @@ pub(super) fn open(gpu: &Gpu, config: CudaConfig) -> Result<CudaBackend, Backend
         }
         bar.set_position(progress.done as u64);
     };
-    let prebuilt = std::env::var_os(PREBUILT).map(PathBuf::from);
-    let backend = CudaBackend::open(gpu.clone(), config, &LoadOptions { prebuilt, progress: &progress, ..LoadOptions::default() })?;
+    let options = LoadOptions { prebuilt: prebuilt(), progress: &progress, ..LoadOptions::default() };
+    let backend = CudaBackend::open(gpu.clone(), config, &options)?;
     bar.finish_and_clear();
     tracing::info!(arch, compiled = compiled.load(Relaxed), seconds = began.elapsed().as_secs_f64(), "kernels are ready");
     Ok(backend)

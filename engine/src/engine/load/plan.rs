@@ -1,5 +1,6 @@
 //! How a GPU's memory is shared out, and what to say where it is short. Pure arithmetic over what was measured: every number in a message
-//! about a flag is the value at which the start would succeed, everything else being equal.
+//! about a flag is about the value at which the start would succeed, everything else being equal. What a step takes counts as proportional to
+//! its tokens and rows there, which a part of it is not.
 
 use std::fmt;
 

@@ -4,7 +4,7 @@
 
 #include "sampling.cuh"
 
-/// Weights up to 1 as integers: 2^18 tokens of weight 1 just fit.
+/// Weights up to 1 as integers: 2^19 - 1 tokens of weight 1 just fit.
 constexpr double WEIGHT_UNIT = 35184372088832.0;
 
 /// What tokens of each digit amount to. Few digits are common, so that lanes add to copies of their own; and to halves of 64 bits, as shared
