@@ -9,7 +9,7 @@ use half::f16;
 use safetensors::{Dtype, tensor::TensorView as Stored};
 use tokenflow_engine::{
     backend::{
-        Backend, BlockFormat, DType, MatrixView, RaggedBatch, TensorView,
+        Backend, BlockFormat, DType, MatrixView, Norm, RaggedBatch, TensorView,
         cpu::{ComputeType, CpuBackend, CpuConfig},
         cuda::{CudaBackend, CudaConfig, KvType},
     },
@@ -90,8 +90,10 @@ fn product<B: Backend>(backend: &B, parts: &[MatrixView<'_>], rows: usize) -> Ve
         ..RaggedBatch::default()
     };
     let matrix = backend.matrix(parts).unwrap();
-    let (mut x, mut out) = (backend.buffer(), backend.buffer());
-    backend.embed(&backend.batch(batch), &table, 1.0, &mut x);
+    let norm = Norm::Rms { weight: backend.vector_f32(&[1.0; COLUMNS]), eps: 1e-6 };
+    let (mut stream, mut x, mut out) = (backend.buffer(), backend.buffer(), backend.buffer());
+    backend.embed(&backend.batch(batch), &table, 1.0, &mut stream);
+    backend.norm(&stream, &norm, &mut x);
     backend.linear(&x, &matrix, None, &mut out);
     backend.read_rows(&out, false).unwrap().concat()
 }
@@ -145,7 +147,7 @@ fn products_with_encoded_weights_are_the_cpus() {
     assert_eq!(by_library, 0);
 }
 
-/// Weights are rounded to bf16 once and results once more; the activations that are made here are bf16's.
+/// Weights and activations are rounded to bf16 once, and results once more.
 #[test]
 fn products_of_many_rows_with_encoded_weights_are_the_librarys() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
