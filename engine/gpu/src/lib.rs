@@ -2,7 +2,7 @@
 //! found at run time, so that one binary runs with and without them.
 //!
 //! Libraries are looked for in the folders of `TOKENFLOW_CUDA_PATH` (also those of Python's packages inside of them), then where the loader
-//! looks, then in `CUDA_HOME`, `/usr/local/cuda`, the active virtual environment, `ROCM_PATH` and `/opt/rocm`. Compiled kernels are kept in
+//! looks, then in `CUDA_HOME`, `CUDA_PATH`, `/usr/local/cuda`, the active virtual or Conda environment, `ROCM_PATH` and `/opt/rocm`. Compiled kernels are kept in
 //! `TOKENFLOW_CACHE` or the user's cache folder.
 
 mod choice;

@@ -1,5 +1,5 @@
 // One token for each row of logits: temperature, then min-p, then top-k, then top-p, then a draw that is a function of the request's
-// seed and the token's position. The same as the CPU sampler's choice.
+// seed and the token's position. The CPU sampler's choice, but where a sum of top-p lies next to its goal.
 
 #include "truncate.cuh"
 #include "types.cuh"
